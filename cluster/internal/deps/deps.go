@@ -1,0 +1,31 @@
+// Package deps keeps the module's requirements while the packages that use them are written.
+package deps
+
+import (
+	_ "github.com/alecthomas/kong"
+	_ "github.com/anishathalye/porcupine"
+	_ "github.com/cespare/xxhash/v2"
+	_ "github.com/dunglas/httpsfv"
+	_ "github.com/go-chi/chi/v5"
+	_ "github.com/hashicorp/memberlist"
+	_ "github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/maypok86/otter/v2"
+	_ "github.com/olric-data/olric"
+	_ "github.com/olric-data/olric/config"
+	_ "github.com/olric-data/olric/stats"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/prometheus/client_golang/prometheus/testutil"
+	_ "github.com/realclientip/realclientip-go"
+	_ "github.com/sony/gobreaker/v2"
+	_ "github.com/stretchr/testify/assert"
+	_ "github.com/stretchr/testify/require"
+	_ "go.uber.org/goleak"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sync/singleflight"
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
+	_ "google.golang.org/grpc"
+	_ "go.yaml.in/yaml/v3"
+	_ "modernc.org/sqlite"
+	_ "pgregory.net/rapid"
+)
