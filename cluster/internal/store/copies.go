@@ -1,0 +1,366 @@
+package store
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// List names one of the two audiences that may follow a slot's changes.
+type List int
+
+const (
+	// Backup is the member that takes over when the holder is gone.
+	Backup List = iota
+	// Follower is a member that is being brought up to date, in order to
+	// become holder or backup.
+	Follower
+)
+
+// Marks is the set of slots with changes that their backup was not sent yet.
+type Marks struct{ words [Slots / 64]atomic.Uint64 }
+
+func (m *Marks) set(slot uint16) { m.words[slot/64].Or(1 << (slot % 64)) }
+
+// Take empties the set and calls f with each slot that was in it.
+func (m *Marks) Take(f func(slot uint16)) {
+	for i := range m.words {
+		if m.words[i].Load() == 0 {
+			continue
+		}
+		for w := m.words[i].Swap(0); w != 0; w &= w - 1 {
+			f(uint16(i*64 + bits.TrailingZeros64(w)))
+		}
+	}
+}
+
+// outbox is what a slot's audiences still have to be told.
+type outbox struct {
+	changes uint64 // counts the slot's changes
+	lists   [2]list
+	waiters []waiter
+}
+
+// list is one audience: the entries it does not have yet.
+type list struct {
+	active bool
+	queue  []uint32
+	// inflight are the entries of the message under way, which once it is
+	// acknowledged brings the audience up to change inflightTo.
+	inflight   []uint32
+	inflightTo uint64
+	acked      uint64
+}
+
+// Ticket names a change that an answer has to wait for; the zero value none.
+type Ticket struct {
+	out    *outbox // tells apart the slot's times here
+	change uint64
+}
+
+// Wait reports whether there is something to wait for.
+func (t Ticket) Wait() bool { return t.out != nil }
+
+type waiter struct {
+	change uint64
+	done   func(acknowledged bool)
+}
+
+// record is kept for an entry while an audience lacks its latest state.
+type record struct {
+	entry    uint32
+	queued   [2]bool
+	flying   [2]bool
+	unacked  int64 // units spent that the backup does not know of …
+	inflight int64 // … of which so many are in the message under way
+}
+
+func (sh *shard[S]) out(slot uint16) *outbox {
+	if sh.slots == nil {
+		return nil
+	}
+	return sh.slots[slot/shardCount].out
+}
+
+// copied reports whether somebody follows the slot.
+func (sh *shard[S]) copied(slot uint16) bool { return sh.out(slot) != nil }
+
+// changed notes that entry i was changed by an operation with that effect, and
+// returns the ticket to wait for, if it must.
+func (sh *shard[S]) changed(marks *Marks, slot uint16, i uint32, effect Effect) Ticket {
+	out := sh.out(slot)
+	if out == nil {
+		return Ticket{}
+	}
+	out.changes++
+	rec := sh.record(i)
+	for l := range out.lists {
+		if out.lists[l].active && !rec.queued[l] {
+			rec.queued[l] = true
+			out.lists[l].queue = append(out.lists[l].queue, i)
+		}
+	}
+	if !out.lists[Backup].active {
+		return Ticket{}
+	}
+	marks.set(slot)
+	rec.unacked += effect.Spent
+	if effect.Wait || effect.Bound > 0 && rec.unacked > effect.Bound {
+		return Ticket{out, out.changes}
+	}
+	return Ticket{}
+}
+
+func (sh *shard[S]) record(i uint32) *record {
+	e := sh.at(i)
+	if e.record == 0 {
+		if len(sh.records) == 0 {
+			sh.records = append(sh.records, record{}) // number 0 means none
+		}
+		if r := sh.freeRec; r != 0 {
+			sh.freeRec = sh.records[r].entry
+			e.record = r
+		} else {
+			sh.records = append(sh.records, record{})
+			e.record = uint32(len(sh.records) - 1)
+		}
+		sh.records[e.record] = record{entry: i}
+	}
+	return &sh.records[e.record]
+}
+
+// settle frees the record of entry i if nothing is outstanding any more.
+func (sh *shard[S]) settle(i uint32) {
+	e := sh.at(i)
+	rec := &sh.records[e.record]
+	if rec.queued[0] || rec.queued[1] || rec.flying[0] || rec.flying[1] || rec.unacked != 0 {
+		return
+	}
+	*rec = record{entry: sh.freeRec}
+	sh.freeRec = e.record
+	e.record = 0
+}
+
+// Follow makes l an audience of slot that has nothing yet: every entry is
+// queued for it. What was under way to l before counts as lost.
+func (st *Store[S, O, R, M]) Follow(slot uint16, l List) {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	x := sh.index(slot)
+	if x.out == nil {
+		x.out = new(outbox)
+	}
+	sh.forget(x.out, l)
+	x.out.lists[l].active = true
+	sh.eachIn(slot, func(i uint32, _ *entry[S]) {
+		sh.record(i).queued[l] = true
+		x.out.lists[l].queue = append(x.out.lists[l].queue, i)
+	})
+	if l == Backup && st.marks != nil {
+		st.marks.set(slot)
+	}
+}
+
+// forget empties a list; what was acknowledged stays acknowledged.
+func (sh *shard[S]) forget(out *outbox, l List) {
+	li := &out.lists[l]
+	for _, i := range li.queue {
+		sh.records[sh.at(i).record].queued[l] = false
+	}
+	for _, i := range li.inflight {
+		rec := &sh.records[sh.at(i).record]
+		rec.flying[l] = false
+		if l == Backup {
+			rec.inflight = 0
+		}
+	}
+	both := append(li.queue, li.inflight...)
+	*li = list{acked: li.acked}
+	if l == Backup && !out.lists[Follower].active {
+		// Nobody is left who would acknowledge what was spent.
+		for _, i := range both {
+			if r := sh.at(i).record; r != 0 {
+				sh.records[r].unacked = 0
+			}
+		}
+	}
+	for _, i := range both {
+		if sh.at(i).record != 0 {
+			sh.settle(i)
+		}
+	}
+}
+
+// Collect appends to b the entries that l lacks, at least one and until limit
+// bytes are reached, and notes them as under way. One message for a list may
+// be under way at a time. drained reports that nothing is left. It counts
+// what it appended.
+func (st *Store[S, O, R, M]) Collect(slot uint16, l List, now int64, b []byte, limit int) (_ []byte, n int, drained bool) {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	out := sh.out(slot)
+	if out == nil || !out.lists[l].active {
+		return b, 0, true
+	}
+	li := &out.lists[l]
+	for len(li.queue) > 0 && (n == 0 || len(b) < limit) {
+		i := li.queue[0]
+		li.queue = li.queue[1:]
+		rec := sh.record(i)
+		rec.queued[l] = false
+		if !rec.flying[l] {
+			rec.flying[l] = true
+			li.inflight = append(li.inflight, i)
+		}
+		if l == Backup {
+			rec.inflight = rec.unacked
+		}
+		e := sh.at(i)
+		b = appendEntry(b, e.key, 0, e.expires-now, func(b []byte) []byte {
+			return st.machine.AppendState(b, e.state, now)
+		})
+		n++
+	}
+	if len(li.queue) == 0 {
+		li.queue = nil
+		li.inflightTo = out.changes
+	}
+	return b, n, len(li.queue) == 0
+}
+
+// Pending reports whether l lacks something or has something under way.
+func (st *Store[S, O, R, M]) Pending(slot uint16, l List) bool {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	out := sh.out(slot)
+	return out != nil && (len(out.lists[l].queue) > 0 || len(out.lists[l].inflight) > 0)
+}
+
+// Acked notes that l has what was under way, and answers those who waited for
+// it.
+func (st *Store[S, O, R, M]) Acked(slot uint16, l List) {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	out := sh.out(slot)
+	if out == nil {
+		sh.mu.Unlock()
+		return
+	}
+	li := &out.lists[l]
+	for _, i := range li.inflight {
+		rec := &sh.records[sh.at(i).record]
+		rec.flying[l] = false
+		if l == Backup {
+			rec.unacked -= rec.inflight
+			rec.inflight = 0
+		}
+		sh.settle(i)
+	}
+	li.inflight = li.inflight[:0]
+	li.acked = max(li.acked, li.inflightTo)
+	var ready []waiter
+	if l == Backup && len(out.waiters) > 0 {
+		still := out.waiters[:0]
+		for _, w := range out.waiters {
+			if w.change <= li.acked {
+				ready = append(ready, w)
+			} else {
+				still = append(still, w)
+			}
+		}
+		clear(out.waiters[len(still):])
+		out.waiters = still
+	}
+	sh.mu.Unlock()
+	answer(ready, true)
+}
+
+// Promote makes the follower the backup: what it lacks is owed to the backup
+// now, and those who waited for the old one wait for the new one. Nothing may
+// be under way to the follower.
+func (st *Store[S, O, R, M]) Promote(slot uint16) {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	out := sh.out(slot)
+	if out == nil {
+		return
+	}
+	sh.forget(out, Backup)
+	next := out.lists[Follower]
+	for _, i := range next.queue {
+		rec := sh.record(i)
+		rec.queued[Follower], rec.queued[Backup] = false, true
+	}
+	out.lists[Backup], out.lists[Follower] = next, list{}
+	if st.marks != nil {
+		st.marks.set(slot)
+	}
+}
+
+// Unfollow ends an audience. Where it was the backup, those who wait for it
+// are answered with acknowledged: true where the slot goes on without one.
+func (st *Store[S, O, R, M]) Unfollow(slot uint16, l List, acknowledged bool) {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	out := sh.out(slot)
+	if out == nil {
+		sh.mu.Unlock()
+		return
+	}
+	sh.forget(out, l)
+	var waiters []waiter
+	if l == Backup {
+		waiters, out.waiters = out.waiters, nil
+	}
+	if !out.lists[Backup].active && !out.lists[Follower].active {
+		sh.index(slot).out = nil
+	}
+	sh.mu.Unlock()
+	answer(waiters, acknowledged)
+}
+
+// Drop removes all entries of slot; those who wait are answered with false.
+func (st *Store[S, O, R, M]) Drop(slot uint16) {
+	st.Unfollow(slot, Follower, false)
+	st.Unfollow(slot, Backup, false)
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.eachIn(slot, func(i uint32, e *entry[S]) {
+		if e.record != 0 { // spent without anybody to tell
+			sh.records[e.record] = record{entry: sh.freeRec}
+			sh.freeRec = e.record
+			e.record = 0
+		}
+		sh.remove(i)
+	})
+}
+
+// Await calls done once the backup has acknowledged the change that t names,
+// or with false when under this reign it can't be any more. done is called
+// once, perhaps before Await returns, and never under the shard's lock.
+func (st *Store[S, O, R, M]) Await(slot uint16, t Ticket, done func(acknowledged bool)) {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	out := sh.out(slot)
+	switch {
+	case out == nil || out != t.out: // ended since; whether it was acknowledged is not known
+		sh.mu.Unlock()
+		done(false)
+	case out.lists[Backup].acked >= t.change:
+		sh.mu.Unlock()
+		done(true)
+	default:
+		out.waiters = append(out.waiters, waiter{t.change, done})
+		sh.mu.Unlock()
+	}
+}
+
+func answer(waiters []waiter, acknowledged bool) {
+	for _, w := range waiters {
+		w.done(acknowledged)
+	}
+}

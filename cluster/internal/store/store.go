@@ -1,0 +1,385 @@
+// Package store holds the entries of owned tables in memory: per slot, under
+// shard locks, with expiry, a cap, and for each slot the lists of entries that
+// its copies still have to be told of.
+//
+// It knows nothing of members or networks. Who may execute operations on a
+// slot is decided elsewhere and told to the store through a [Gate]; what the
+// copies have acknowledged is told through [Store.Acked]. All times are
+// instants on this member's monotonic clock in nanoseconds, given by the
+// caller: the store reads no clock.
+package store
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Slots is the number of slots of a real cluster. A slot is the low 14 bits of
+// the xxhash64 of a key.
+const Slots = 16384
+
+const (
+	shardCount = 256 // a slot belongs to shard slot % shardCount
+	shardSlots = Slots / shardCount
+	chunkLen   = 64 // entries allocated at a time
+	reclaimMax = 2  // expired entries reclaimed for each one inserted
+)
+
+// Machine is a table's state machine: pure functions on values. The zero value
+// of S means "no entry".
+type Machine[S, O, R any] interface {
+	// Apply runs op on s and returns the new state, the result and what the
+	// store has to do. It must not block or read a clock.
+	Apply(c Call, s S, op O) (S, R, Effect)
+	// AppendState and ParseState are S's encoding. Instants in S are relative
+	// to the holder's clock: they travel as durations from now.
+	AppendState(b []byte, s S, now int64) []byte
+	ParseState(b []byte, now int64) (S, error)
+	AppendOp(b []byte, op O) []byte
+	ParseOp(b []byte) (O, error)
+	AppendResult(b []byte, r R) []byte
+	ParseResult(b []byte) (R, error)
+	// Merge joins two states of one key that two members served while they
+	// could not see each other.
+	Merge(a, b S) S
+}
+
+// Call says under which circumstances an operation runs.
+type Call struct {
+	// Now is the holder's monotonic clock in nanoseconds, always above zero
+	// and comparable on one member only.
+	Now int64
+	// ID is the operation's, the same when it is sent again.
+	ID uint64
+	// Epoch of the possession under which it runs, and the boot ID of the
+	// holder: together they name one reign over the slot.
+	Epoch, Holder uint64
+	// Again says that an earlier sending of the operation may have run.
+	Again bool
+	// WallOffset is the wall clock minus Now, in nanoseconds since 1970.
+	WallOffset int64
+}
+
+// Wall returns the wall clock at c.Now.
+func (c Call) Wall() time.Time { return time.Unix(0, c.Now+c.WallOffset) }
+
+// Effect is what an operation asks of the store.
+type Effect struct {
+	// Changed: the state differs, the copy must follow.
+	Changed bool
+	// Wait: answer only when the backup has the change.
+	Wait bool
+	// Spent is the number of units that this operation used and that the
+	// backup does not know of; Bound is how many such units may be
+	// outstanding for the key. The operation that goes beyond waits. 0: no
+	// bound.
+	Spent, Bound int64
+	// Expires is the instant after which the entry may be forgotten. 0: now.
+	Expires int64
+}
+
+// Store is one table's entries on this member. Its methods may be called
+// concurrently.
+type Store[S, O, R any, M Machine[S, O, R]] struct {
+	machine  M
+	maxShard int    // entries a shard may hold
+	marks    *Marks // slots with changes for their backup; nil where there are no copies
+	shards   [shardCount]shard[S]
+
+	evictedLive atomic.Uint64
+}
+
+// New returns a store that holds about maxEntries entries at most. Slots that
+// have changes for their backup are noted in marks; nil where there are no
+// copies.
+func New[S, O, R any, M Machine[S, O, R]](m M, maxEntries int, marks *Marks) *Store[S, O, R, M] {
+	perShard := (maxEntries + shardCount - 1) / shardCount
+	// Keys spread unevenly over shards; a little slack keeps a table that is
+	// just full from evicting in its fullest shard.
+	perShard += perShard/8 + 8
+	return &Store[S, O, R, M]{machine: m, maxShard: perShard, marks: marks}
+}
+
+// Machine returns the table's state machine.
+func (st *Store[S, O, R, M]) Machine() M { return st.machine }
+
+// Do runs op on the entry of key under the shard's lock, if the gate lets it:
+// gate is asked under the lock, so that once the gate is shut and the shard's
+// lock was taken and given back, nothing runs any more. ok is false where the
+// gate was shut, and then nothing happened. A ticket to wait for means that
+// the answer must be held back until the backup has the change; see
+// [Store.Await].
+func (st *Store[S, O, R, M]) Do(gate *Gate, hash uint64, key []byte, c Call, op O) (r R, t Ticket, ok bool) {
+	slot := uint16(hash % Slots)
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	if !gate.open(slot, &c) {
+		sh.mu.Unlock()
+		return r, t, false
+	}
+	r, t = st.apply(sh, slot, uint32(hash), key, c, op)
+	sh.mu.Unlock()
+	return r, t, true
+}
+
+func (st *Store[S, O, R, M]) apply(sh *shard[S], slot uint16, hash uint32, key []byte, c Call, op O) (R, Ticket) {
+	i := sh.find(slot, hash, key)
+	var old S
+	if i != 0 {
+		if e := sh.at(i); e.expires > c.Now {
+			old = e.state
+		}
+	}
+	s, r, effect := st.machine.Apply(c, old, op)
+	if !effect.Changed {
+		return r, Ticket{}
+	}
+	if i == 0 {
+		if effect.Expires <= c.Now && !sh.copied(slot) {
+			return r, Ticket{} // nothing to keep, nobody to tell
+		}
+		i = st.insert(sh, slot, hash, string(key), effect.Expires, c.Now)
+	}
+	e := sh.at(i)
+	e.state = s
+	sh.setExpiry(i, max(effect.Expires, c.Now))
+	return r, sh.changed(st.marks, slot, i, effect)
+}
+
+// insert makes room where the shard is full, and adds an empty entry.
+func (st *Store[S, O, R, M]) insert(sh *shard[S], slot uint16, hash uint32, key string, expires, now int64) uint32 {
+	sh.reclaim(now, reclaimMax)
+	if sh.n >= st.maxShard {
+		if sh.evict(now) {
+			st.evictedLive.Add(1)
+		}
+	}
+	return sh.insert(slot, hash, key, expires)
+}
+
+// EvictedLive returns how many live entries were evicted because a shard was
+// full.
+func (st *Store[S, O, R, M]) EvictedLive() uint64 { return st.evictedLive.Load() }
+
+// Peek returns the state of key as it stands.
+func (st *Store[S, O, R, M]) Peek(hash uint64, key []byte, now int64) (s S, ok bool) {
+	slot := uint16(hash % Slots)
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if i := sh.find(slot, uint32(hash), key); i != 0 {
+		if e := sh.at(i); e.expires > now {
+			return e.state, true
+		}
+	}
+	return s, false
+}
+
+// Len returns the number of live entries in the slots that include accepts
+// (nil: all), copies among them.
+func (st *Store[S, O, R, M]) Len(now int64, include func(slot uint16) bool) int {
+	n := 0
+	for slot := range uint16(Slots) {
+		if include != nil && !include(slot) {
+			continue
+		}
+		sh := &st.shards[slot%shardCount]
+		sh.mu.Lock()
+		sh.eachIn(slot, func(_ uint32, e *entry[S]) {
+			if e.expires > now {
+				n++
+			}
+		})
+		sh.mu.Unlock()
+	}
+	return n
+}
+
+// Range calls f with each live entry of the slots that include accepts until f
+// returns false. f runs without a lock on a snapshot of one slot at a time.
+func (st *Store[S, O, R, M]) Range(now int64, include func(slot uint16) bool, f func(key string, s S) bool) {
+	type item struct {
+		key   string
+		state S
+	}
+	var batch []item
+	for slot := range uint16(Slots) {
+		if include != nil && !include(slot) {
+			continue
+		}
+		batch = batch[:0]
+		sh := &st.shards[slot%shardCount]
+		sh.mu.Lock()
+		sh.eachIn(slot, func(_ uint32, e *entry[S]) {
+			if e.expires > now {
+				batch = append(batch, item{e.key, e.state})
+			}
+		})
+		sh.mu.Unlock()
+		for _, it := range batch {
+			if !f(it.key, it.state) {
+				return
+			}
+		}
+	}
+}
+
+// Sweep reclaims expired entries, at most max of them a shard, so that a table
+// which is no longer written to gives its memory back.
+func (st *Store[S, O, R, M]) Sweep(now int64, max int) {
+	for i := range st.shards {
+		sh := &st.shards[i]
+		sh.mu.Lock()
+		sh.reclaim(now, max)
+		sh.mu.Unlock()
+	}
+}
+
+// Flush waits until every operation that had passed the gate for slot before
+// it was shut is over.
+func (st *Store[S, O, R, M]) Flush(slot uint16) {
+	sh := &st.shards[slot%shardCount]
+	sh.mu.Lock()
+	//lint:ignore SA2001 taking the lock is the point
+	sh.mu.Unlock()
+}
+
+// shard is the entries of shardSlots slots and the lock that guards them.
+type shard[S any] struct {
+	mu      sync.Mutex
+	slots   *[shardSlots]slotIndex // nil until the first entry or copy
+	chunks  []*[chunkLen]entry[S]
+	freed   uint32 // head of the list of free entries, linked by next
+	used    uint32 // entries handed out so far, free ones among them
+	n       int    // live entries
+	expiry  []deadline
+	records []record // of entries that a copy has to be told of
+	freeRec uint32
+	_       [64]byte // the next shard's lock on a cache line of its own
+}
+
+// slotIndex finds a slot's entries: chained hashing over the shard's entries.
+type slotIndex struct {
+	buckets []uint32
+	n       int
+	out     *outbox
+}
+
+// entry is one key's state. Its number in the shard counts from 1; 0 is none.
+type entry[S any] struct {
+	key     string
+	expires int64
+	hash    uint32 // low half of the key's hash: slot and bucket
+	next    uint32
+	pos     uint32 // in shard.expiry
+	record  uint32 // in shard.records; 0: nothing outstanding
+	state   S
+}
+
+func (sh *shard[S]) at(i uint32) *entry[S] {
+	i--
+	return &sh.chunks[i/chunkLen][i%chunkLen]
+}
+
+func (sh *shard[S]) index(slot uint16) *slotIndex {
+	if sh.slots == nil {
+		sh.slots = new([shardSlots]slotIndex)
+	}
+	return &sh.slots[slot/shardCount]
+}
+
+func (x *slotIndex) bucket(hash uint32) *uint32 {
+	return &x.buckets[(hash>>14)&uint32(len(x.buckets)-1)]
+}
+
+func (sh *shard[S]) find(slot uint16, hash uint32, key []byte) uint32 {
+	if sh.slots == nil {
+		return 0
+	}
+	x := &sh.slots[slot/shardCount]
+	if x.n == 0 {
+		return 0
+	}
+	for i := *x.bucket(hash); i != 0; {
+		e := sh.at(i)
+		if e.hash == hash && e.key == string(key) {
+			return i
+		}
+		i = e.next
+	}
+	return 0
+}
+
+// insert adds an entry that is not there yet, with the zero state.
+func (sh *shard[S]) insert(slot uint16, hash uint32, key string, expires int64) uint32 {
+	x := sh.index(slot)
+	if x.n >= len(x.buckets) {
+		sh.grow(x)
+	}
+	i := sh.freed
+	if i != 0 {
+		sh.freed = sh.at(i).next
+	} else {
+		sh.used++
+		i = sh.used
+		if int(i-1)/chunkLen == len(sh.chunks) {
+			sh.chunks = append(sh.chunks, new([chunkLen]entry[S]))
+		}
+	}
+	e := sh.at(i)
+	head := x.bucket(hash)
+	*e = entry[S]{key: key, hash: hash, next: *head, expires: expires}
+	*head = i
+	x.n++
+	sh.n++
+	sh.pushDeadline(i)
+	return i
+}
+
+func (sh *shard[S]) grow(x *slotIndex) {
+	old := x.buckets
+	x.buckets = make([]uint32, max(4, 2*len(old)))
+	for _, i := range old {
+		for i != 0 {
+			e := sh.at(i)
+			next := e.next
+			head := x.bucket(e.hash)
+			e.next, *head = *head, i
+			i = next
+		}
+	}
+}
+
+// remove takes an entry out altogether. It must have no record.
+func (sh *shard[S]) remove(i uint32) {
+	e := sh.at(i)
+	x := sh.index(uint16(e.hash % Slots))
+	p := x.bucket(e.hash)
+	for *p != i {
+		p = &sh.at(*p).next
+	}
+	*p = e.next
+	x.n--
+	sh.n--
+	if x.n == 0 {
+		x.buckets = nil
+	}
+	sh.dropDeadline(e.pos)
+	*e = entry[S]{next: sh.freed}
+	sh.freed = i
+}
+
+func (sh *shard[S]) eachIn(slot uint16, f func(i uint32, e *entry[S])) {
+	if sh.slots == nil {
+		return
+	}
+	for _, i := range sh.slots[slot/shardCount].buckets {
+		for i != 0 {
+			e := sh.at(i)
+			next := e.next // f may remove e
+			f(i, e)
+			i = next
+		}
+	}
+}
