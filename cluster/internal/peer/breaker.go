@@ -1,0 +1,277 @@
+package peer
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// BreakerState is the state of a peer's breaker; its numbers are those of peerlimit_breaker_state.
+type BreakerState int
+
+// The states of a breaker.
+const (
+	BreakerClosed   BreakerState = 0
+	BreakerHalfOpen BreakerState = 1
+	BreakerOpen     BreakerState = 2
+)
+
+func (s BreakerState) String() string { return gobreaker.State(s).String() }
+
+// BreakerChange is a breaker's change of state.
+type BreakerChange struct {
+	Boot     Boot
+	Name     string // the peer's stable node ID
+	From, To BreakerState
+	At       time.Time
+}
+
+// What makes a breaker open and close.
+const (
+	breakerFailures  = 5 // in a row
+	breakerSuccesses = 2 // when half-open; also the most that are tried at once
+	breakerOpenFor   = 10 * time.Second
+	// A half-open breaker lets few through. One whose outcome nobody tells within this time no longer counts, or the
+	// breaker would stay half-open for ever.
+	probeForgotten = 2 * time.Second
+)
+
+// outcome is what became of a call, as far as the peer is to blame or to praise.
+type outcome int
+
+const (
+	succeeded outcome = iota
+	failed
+	neither // given up by its caller
+)
+
+var (
+	errFailed  = errors.New("failed")
+	errNeither = errors.New("neither")
+)
+
+func (o outcome) err() error { return [...]error{nil, errFailed, errNeither}[o] }
+
+// breaker is one peer's. While there are no recent failures, asking it and praising it cost one atomic load.
+type breaker struct {
+	trouble atomic.Bool // false: closed, and the last outcome was a success
+	changed func(from, to BreakerState)
+
+	mu     sync.Mutex // guards what follows; gobreaker calls changed with it held
+	cb     *gobreaker.TwoStepCircuitBreaker[struct{}]
+	probes []probe // let through while half-open, by those who hold no ticket
+}
+
+type probe struct {
+	done func(error)
+	at   time.Time
+}
+
+// newBreaker makes a closed one. changed is called under locks: it must only take note.
+func newBreaker(changed func(from, to BreakerState)) *breaker {
+	b := &breaker{changed: changed}
+	b.resetLocked()
+	return b
+}
+
+func (b *breaker) resetLocked() {
+	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests:   breakerSuccesses,
+		Timeout:       breakerOpenFor,
+		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerFailures },
+		OnStateChange: func(_ string, from, to gobreaker.State) { b.changed(BreakerState(from), BreakerState(to)) },
+		IsExcluded:    func(err error) bool { return errors.Is(err, errNeither) },
+	})
+	b.probes = nil
+	b.trouble.Store(false)
+}
+
+// state returns the state now, open having become half-open if it is time.
+func (b *breaker) state() BreakerState {
+	if !b.trouble.Load() {
+		return BreakerClosed
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return BreakerState(b.cb.State())
+}
+
+// reset closes it.
+func (b *breaker) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if from := b.cb.State(); from != gobreaker.StateClosed {
+		b.changed(BreakerState(from), BreakerClosed)
+	}
+	b.resetLocked()
+}
+
+// enter asks for leave to call. The ticket is for leave, and may be nil; it belongs to one state of the breaker, so
+// that a call of before can't close it.
+func (b *breaker) enter() (ticket func(error), ok bool) {
+	if !b.trouble.Load() {
+		return nil, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cb.State() == gobreaker.StateClosed {
+		return nil, true
+	}
+	ticket, err := b.cb.Allow()
+	return ticket, err == nil
+}
+
+// leave tells the outcome of a call that was let through.
+func (b *breaker) leave(ticket func(error), o outcome) {
+	if o == succeeded && !b.trouble.Load() {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaveLocked(ticket, o)
+}
+
+func (b *breaker) leaveLocked(ticket func(error), o outcome) {
+	switch {
+	case ticket != nil:
+		ticket(o.err())
+	case o == neither || b.cb.State() != gobreaker.StateClosed:
+		return // sent before it opened: says nothing of now
+	default:
+		if done, err := b.cb.Allow(); err == nil {
+			done(o.err())
+		}
+	}
+	if o == failed {
+		b.trouble.Store(true)
+	} else if o == succeeded && b.cb.State() == gobreaker.StateClosed {
+		b.trouble.Store(false)
+	}
+}
+
+// allow is enter for those who keep no ticket: the next outcome told is taken for the oldest probe's.
+func (b *breaker) allow() bool {
+	if !b.trouble.Load() {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.probes) > 0 && time.Since(b.probes[0].at) > probeForgotten {
+		b.popLocked()(errNeither)
+	}
+	if b.cb.State() == gobreaker.StateClosed {
+		return true
+	}
+	done, err := b.cb.Allow()
+	if err != nil {
+		return false
+	}
+	b.probes = append(b.probes, probe{done, time.Now()})
+	return true
+}
+
+// tell is leave for those who keep no ticket.
+func (b *breaker) tell(o outcome) {
+	if o == succeeded && !b.trouble.Load() {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ticket func(error)
+	if len(b.probes) > 0 {
+		ticket = b.popLocked()
+	}
+	b.leaveLocked(ticket, o)
+}
+
+func (b *breaker) popLocked() func(error) {
+	done := b.probes[0].done
+	b.probes = b.probes[1:]
+	return done
+}
+
+// Allow says whether the peer's breaker lets an operation through. Whoever was let through tells its end with exactly
+// one of Succeeded, Failed and Cancelled. While there are no recent failures this costs one atomic load. An unknown
+// peer is allowed: sending to it fails by itself.
+func (t *Transport) Allow(to Boot) bool {
+	p := t.peer(to)
+	return p == nil || p.breaker.allow()
+}
+
+// Succeeded tells that the peer answered, whatever it answered.
+func (t *Transport) Succeeded(to Boot) { t.tell(to, succeeded) }
+
+// Failed tells that the peer did not answer in time, or its connection was lost.
+func (t *Transport) Failed(to Boot) { t.tell(to, failed) }
+
+// Cancelled tells that the caller gave up: neither a success nor a failure.
+func (t *Transport) Cancelled(to Boot) { t.tell(to, neither) }
+
+func (t *Transport) tell(to Boot, o outcome) {
+	if p := t.peer(to); p != nil {
+		p.breaker.tell(o)
+	}
+}
+
+// BreakerState returns the state of the peer's breaker, closed for an unknown one.
+func (t *Transport) BreakerState(of Boot) BreakerState {
+	if p := t.peer(of); p != nil {
+		return p.breaker.state()
+	}
+	return BreakerClosed
+}
+
+// ResetBreaker closes the peer's breaker. The error is ErrUnknownPeer.
+func (t *Transport) ResetBreaker(of Boot) error {
+	p := t.peer(of)
+	if p == nil {
+		return ErrUnknownPeer
+	}
+	p.breaker.reset()
+	return nil
+}
+
+// breakerNews carries changes from under the breakers' locks to the hook.
+type breakerNews struct {
+	mu   sync.Mutex
+	news []BreakerChange
+	wake chan struct{}
+}
+
+func (n *breakerNews) add(c BreakerChange) {
+	n.mu.Lock()
+	n.news = append(n.news, c)
+	n.mu.Unlock()
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (n *breakerNews) take() []BreakerChange {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	news := n.news
+	n.news = nil
+	return news
+}
+
+// tellBreakers logs changes and passes them to the hook, until the transport closes.
+func (t *Transport) tellBreakers() {
+	for {
+		select {
+		case <-t.news.wake:
+		case <-t.ctx.Done():
+			return
+		}
+		for _, c := range t.news.take() {
+			t.cfg.Logger.Warn("breaker "+c.To.String(), "name", c.Name, "boot", c.Boot.String())
+			if t.cfg.Breaker != nil {
+				t.cfg.Breaker(c)
+			}
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// member is another member as this one sees it: its address, a link a lane, its breaker, the calls it owes answers to.
+type member struct {
+	boot    Boot
+	breaker *breaker
+	links   [laneCount]*link
+	ctx     context.Context // ends when it is removed or the transport closes
+	cancel  context.CancelFunc
+
+	info   atomic.Pointer[Peer] // Addr is empty until membership names it
+	listed atomic.Bool          // membership has named it
+	gone   atomic.Bool          // its address belongs to another boot
+
+	calls calls
+}
+
+// connsMost is how many connections of one lane a peer may have. Two are usual when both sides dialed at once; more
+// are left over where the other side saw one die that this side has not.
+const connsMost = 4
+
+// phase is what a link without a connection does.
+type phase int
+
+const (
+	idle    phase = iota // nothing; the next send dials
+	resting              // will dial by itself soon, at once when something is sent
+	dialing
+	waiting // the last dial failed; the next comes after a while
+)
+
+// link is one lane to one peer. All of its live connections are read; frames are sent by one of them as long as it
+// lives, so that they keep their order, whichever side dialed it.
+type link struct {
+	t    *Transport
+	peer *member
+	lane Lane
+
+	cur atomic.Pointer[conn] // by which frames are sent; changed with mu held
+
+	mu      sync.Mutex // guards what follows; before conn.mu
+	conns   []*conn
+	queue   []Message // to be sent by the connection being dialed
+	queued  int       // bytes of it
+	phase   phase
+	running bool          // the dialer
+	kick    chan struct{} // the dialer should try now
+	removed bool
+}
+
+func newMember(t *Transport, boot Boot, info Peer) *member {
+	p := &member{boot: boot}
+	p.info.Store(&info)
+	p.ctx, p.cancel = context.WithCancel(t.ctx)
+	p.breaker = newBreaker(func(from, to BreakerState) { t.breakerChanged(p, from, to) })
+	for lane := range p.links {
+		p.links[lane] = &link{t: t, peer: p, lane: Lane(lane), kick: make(chan struct{}, 1)}
+	}
+	return p
+}
+
+// name is what the peer is called in logs and metrics.
+func (p *member) name() string {
+	if n := p.info.Load().Node; n != "" {
+		return n
+	}
+	return p.boot.String()
+}
+
+// send sends by the current connection, or queues and dials.
+func (l *link) send(m *Message) error {
+	if c := l.cur.Load(); c != nil {
+		if err := c.push(m); err != errConnClosed {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.electLocked()
+	if c := l.cur.Load(); c != nil {
+		if err := c.push(m); err != errConnClosed {
+			return err
+		}
+	}
+	switch {
+	case l.removed:
+		return ErrUnknownPeer
+	case l.peer.gone.Load():
+		return ErrPeerGone
+	case l.peer.info.Load().Addr == "":
+		return ErrUnknownPeer
+	case l.phase == waiting:
+		return ErrUnreachable
+	case len(m.Payload) > MaxPayload:
+		return ErrTooLarge
+	case l.queued+headerBytes+len(m.Payload) > l.t.cfg.MaxQueue:
+		return ErrQueueFull
+	}
+	held := *m
+	held.Payload = bytes.Clone(m.Payload)
+	l.queue = append(l.queue, held)
+	l.queued += headerBytes + len(m.Payload)
+	l.dialLocked(true)
+	return nil
+}
+
+// electLocked makes a live connection current if the current one is not.
+func (l *link) electLocked() {
+	if c := l.cur.Load(); c != nil && !c.dead() {
+		return
+	}
+	i := slices.IndexFunc(l.conns, func(c *conn) bool { return !c.dead() })
+	if i < 0 {
+		l.cur.Store(nil)
+		return
+	}
+	c := l.conns[i]
+	c.carried = true
+	for i := range l.queue {
+		if err := c.push(&l.queue[i]); err != nil {
+			c.fail(err) // so that it is reported as a loss
+			break
+		}
+	}
+	l.queue, l.queued = nil, 0
+	l.cur.Store(c)
+}
+
+// add takes a connection in. It returns false when the link is removed.
+func (l *link) add(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.removed {
+		return false
+	}
+	l.conns = append(l.conns, c)
+	l.electLocked()
+	if len(l.conns) > connsMost {
+		for _, old := range l.conns {
+			if old != l.cur.Load() {
+				old.fail(refuse(reasonCrowd, errCrowded))
+				break
+			}
+		}
+	}
+	return true
+}
+
+// drop takes an ended connection out, and says whether frames sent by it may be lost.
+func (l *link) drop(c *conn) (lost bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns = slices.DeleteFunc(l.conns, func(o *conn) bool { return o == c })
+	l.electLocked()
+	if l.cur.Load() == nil && l.lane.eager() {
+		l.dialLocked(false)
+	}
+	return c.carried
+}
+
+// remove ends the link for good.
+func (l *link) remove(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.removed = true
+	l.queue, l.queued = nil, 0
+	for _, c := range l.conns {
+		c.fail(why)
+	}
+}
+
+func (l *link) snapshot() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.conns)
+}
+
+func (l *link) empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns) == 0
+}

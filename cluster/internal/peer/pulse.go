@@ -1,0 +1,76 @@
+package peer
+
+import (
+	"errors"
+	"time"
+)
+
+// pulseEvery is how often connections are looked at.
+const pulseEvery = 50 * time.Millisecond
+
+var (
+	errSilent = errors.New("silent for too long")
+	errStuck  = errors.New("takes nothing for too long")
+	errUnused = errors.New("unused, and not a member")
+)
+
+// watch is what the pulse remembers of a connection. Time is counted in beats of this process: a process that was
+// stopped misses beats, so that its own sleep is not taken for the others' silence.
+type watch struct {
+	reads, writes, received uint64
+	silent, stuck, unused   int // beats
+}
+
+// pulse pings connections on which nothing arrives and ends those that stay silent, until the transport closes.
+func (t *Transport) pulse() {
+	ticker := time.NewTicker(pulseEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-t.ctx.Done():
+			return
+		}
+		for _, p := range *t.peers.Load() {
+			p.breaker.state() // so that an open one is half-open, and says so, when its time has come
+			for _, l := range p.links {
+				for _, c := range l.snapshot() {
+					c.beat()
+				}
+			}
+		}
+	}
+}
+
+// beat looks at one connection.
+func (c *conn) beat() {
+	w, cfg := &c.watch, &c.t.cfg
+	most := int(cfg.Silence / pulseEvery)
+	if c.link.lane == LaneBulk || c.link.lane == LaneCalls {
+		most *= 5
+	}
+
+	w.silent++
+	if n := c.reads.Load(); n != w.reads {
+		w.reads, w.silent = n, 0
+	}
+	w.stuck++
+	if n := c.writes.Load(); n != w.writes || n%2 == 0 {
+		w.writes, w.stuck = n, 0
+	}
+	w.unused++
+	if n := c.received.Load(); n != w.received || c.link.peer.listed.Load() {
+		w.received, w.unused = n, 0
+	}
+
+	switch {
+	case w.silent >= most:
+		c.fail(errSilent)
+	case w.stuck >= most:
+		c.fail(errStuck)
+	case w.unused >= int(cfg.UnlistedIdle/pulseEvery):
+		c.fail(errUnused)
+	case w.silent > 0 && w.silent%max(1, most/4) == 0:
+		c.pushUrgent(typePing)
+	}
+}
