@@ -1,0 +1,234 @@
+package ratelimit
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlimit/peerlimit/cluster"
+)
+
+// Config of a [Limiter]. The zero value is a limiter of this process alone.
+type Config struct {
+	// Cluster decides together with the other members. nil: this process
+	// alone, for tests and as a way back.
+	Cluster *cluster.Node
+	// Namespace keeps limiters on one cluster apart: 1 to 32 of a-z, 0-9, _
+	// and -. Empty: "default". The same one twice on a member is an error.
+	Namespace string
+	// OnUnavailable decides while nobody who may decide answers. Zero:
+	// FailOpen.
+	OnUnavailable FailureMode
+	// MaxKeys is how many keys this member holds at most, copies among them.
+	// Beyond it the soonest to expire is forgotten. 0: 4,000,000.
+	MaxKeys int
+	// Logger gets a line when a policy becomes degraded or recovers. nil:
+	// silent.
+	Logger *slog.Logger
+	// Observer is told of every decision. nil: nobody.
+	Observer Observer
+	// Now replaces the clock in tests of a limiter without a cluster.
+	Now func() time.Time
+}
+
+var namespacePattern = regexp.MustCompile(`^[a-z0-9_-]{1,32}$`)
+
+func (cfg *Config) validate() error {
+	switch {
+	case cfg.Namespace != "" && !namespacePattern.MatchString(cfg.Namespace):
+		return badField("namespace", "must be 1 to 32 of a-z, 0-9, _ and -, is %.80q", cfg.Namespace)
+	case cfg.OnUnavailable > FailLocal:
+		return badField("on-unavailable", "must be open, closed or local, is %d", cfg.OnUnavailable)
+	case cfg.MaxKeys < 0:
+		return badField("max-keys", "must be 0 (the default) or more, is %d", cfg.MaxKeys)
+	case cfg.Now != nil && cfg.Cluster != nil:
+		return badField("now", "is for a limiter without a cluster")
+	}
+	return nil
+}
+
+type table = cluster.Table[state, op, result, machine]
+
+// Limiter decides. Its methods may be called concurrently.
+type Limiter struct {
+	table         *table
+	local         *table // for FailLocal; nil where table is local itself
+	onUnavailable FailureMode
+	observer      Observer
+	now           func() time.Time
+	members       func() int
+	degraded      degradation
+	calendars     calendars
+	fake          fake
+	closed        atomic.Bool
+}
+
+// New returns a limiter. Two on one cluster member need two namespaces.
+func New(cfg Config) (*Limiter, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	l := &Limiter{
+		onUnavailable: cfg.OnUnavailable,
+		observer:      cfg.Observer,
+		now:           time.Now,
+		members:       memberCount(cfg.Cluster),
+	}
+	if l.onUnavailable == 0 {
+		l.onUnavailable = FailOpen
+	}
+	l.degraded.logger = cfg.Logger
+	if cfg.Logger == nil {
+		l.degraded.logger = slog.New(slog.DiscardHandler)
+	}
+	tc := cluster.TableConfig{Name: "ratelimit:default", MaxEntries: cfg.MaxKeys}
+	if cfg.Namespace != "" {
+		tc.Name = "ratelimit:" + cfg.Namespace
+	}
+	if cfg.Now != nil {
+		l.now = cfg.Now
+		tc.Now = func() int64 { return cfg.Now().UnixNano() }
+	}
+	var err error
+	if l.table, err = newTable(cfg.Cluster, tc); err != nil {
+		return nil, err
+	}
+	if cfg.Cluster != nil {
+		tc.Name += ":local"
+		if l.local, err = newTable(nil, tc); err != nil {
+			_ = l.table.Close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func newTable(node *cluster.Node, tc cluster.TableConfig) (*table, error) {
+	t, err := cluster.NewTable[state, op, result](node, machine{clustered: node != nil}, tc)
+	if err != nil {
+		return nil, fmt.Errorf("ratelimit: %w", err)
+	}
+	return t, nil
+}
+
+// Close ends the limiter; what it counted stays with the cluster. It may be
+// called twice.
+func (l *Limiter) Close() error {
+	if l.fake != realLimiter || l.closed.Swap(true) {
+		return nil
+	}
+	if l.local != nil {
+		_ = l.local.Close()
+	}
+	return l.table.Close()
+}
+
+// decide is the way that every decision goes.
+func (l *Limiter) decide(ctx context.Context, p *Policy, key string, kind opKind, cost int64) (Decision, int64, error) {
+	if l.fake != realLimiter {
+		return l.fake.decide(p, cost)
+	}
+	var start time.Time
+	if l.observer != nil {
+		start = time.Now()
+	}
+	d, granted, err := l.decideQuietly(ctx, p, key, kind, cost)
+	if l.observer != nil && err == nil && kind != opStatus {
+		l.observe(ctx, &d, cost, start)
+	}
+	return d, granted, err
+}
+
+func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind opKind, cost int64) (Decision, int64, error) {
+	if err := l.check(p, key); err != nil {
+		return Decision{}, 0, err
+	}
+	if kind != opAtMost {
+		if err := p.checkCost(cost); err != nil {
+			return Decision{}, 0, err
+		}
+	} else if cost < 0 || cost > MaxLimit {
+		return Decision{}, 0, badField("cost", "must be 0 to %d, is %d", int64(MaxLimit), cost)
+	}
+	if p.Unlimited {
+		return unlimited(p), cost, nil
+	}
+	var buf [keyBuffer]byte
+	tk := tableKey(buf[:0], p.Name, key)
+	o := op{kind: kind, rule: l.rule(p), cost: cost}
+	if p.Synchronous {
+		o.flags = flagWait
+	}
+	res, err := l.table.Do(ctx, tk, o)
+	if err != nil {
+		reason := reasonOf(ctx, err)
+		if reason == "" {
+			return Decision{}, 0, fmt.Errorf("ratelimit: policy %s: %w", p.Name, ctx.Err())
+		}
+		d, granted := l.unavailable(ctx, p, tk, o, reason)
+		return shadowed(p, d), granted, nil
+	}
+	l.degraded.leave(p.Name)
+	d := Decision{Limit: o.rule.burst, Policy: p.Name}
+	d.fill(&res)
+	return shadowed(p, d), res.granted, nil
+}
+
+// check refuses what no limiter should work with.
+func (l *Limiter) check(p *Policy, key string) error {
+	if err := p.validate(); err != nil {
+		return err
+	}
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if p.Algorithm == Concurrency {
+		return badField("algorithm", "of policy %s is concurrency: its places are taken by Acquire", p.Name)
+	}
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// rule returns the numeric part of a valid policy.
+func (l *Limiter) rule(p *Policy) rule {
+	r := rule{algorithm: p.Algorithm, align: p.Align, limit: p.Limit, burst: p.capacity(), period: int64(p.Period)}
+	if p.Align != Unaligned {
+		r.calendar = l.calendars.get(p.Align, p.Location, l.now())
+	}
+	return r
+}
+
+// keyBuffer holds most table keys without allocating.
+const keyBuffer = 192
+
+// tableKey appends the key under which (policy, key) is kept. A name has no
+// zero byte, so no two pairs share one.
+func tableKey(b []byte, policy, key string) []byte {
+	b = append(b, policy...)
+	b = append(b, 0)
+	return append(b, key...)
+}
+
+func (d *Decision) fill(r *result) {
+	d.Allowed = r.allowed()
+	d.Remaining = r.remaining
+	d.RetryAfter = time.Duration(r.retry)
+	d.ResetAfter = time.Duration(r.whole)
+	d.NextAfter = time.Duration(r.next)
+}
+
+func unlimited(p *Policy) Decision {
+	return Decision{Allowed: true, Limit: MaxLimit, Remaining: MaxLimit, Policy: p.Name, Reason: ReasonUnlimited}
+}
+
+func shadowed(p *Policy, d Decision) Decision {
+	if p.Shadow && !d.Allowed {
+		d.Allowed, d.Reason, d.RetryAfter = true, ReasonShadow, 0
+	}
+	return d
+}

@@ -1,0 +1,96 @@
+package ratelimit
+
+import (
+	"slices"
+	"time"
+)
+
+// reserveFor is how long a reservation lives. All holders of an all-or-nothing
+// check have to say yes and be told so within it; what a caller that crashed
+// had reserved is free again after it.
+const reserveFor = time.Second
+
+// reservation is permits set aside for one check over several keys. It counts
+// as used until it is confirmed, released or runs out, and is charged when it
+// is confirmed: so one that runs out leaves no trace.
+type reservation struct {
+	id      uint64
+	permits int64 // 0 once confirmed: remembered so that a confirmation sent twice charges once
+	until   int64 // holder's monotonic clock, ns
+}
+
+// with returns an extra of these parts, nil if there is nothing in them.
+func (x *extra) with(reserved []reservation, places []place) *extra {
+	if len(reserved) == 0 && len(places) == 0 {
+		return nil
+	}
+	return &extra{reserved: reserved, places: places}
+}
+
+// held returns the permits set aside and when the last of them run out. It
+// drops reservations that have.
+func held(s *state, m moment) (permits, until int64) {
+	if s.extra == nil || len(s.extra.reserved) == 0 {
+		return 0, 0
+	}
+	live := 0
+	for _, v := range s.extra.reserved {
+		if v.until > m.now {
+			live++
+			permits += v.permits
+			if v.permits > 0 {
+				until = max(until, v.until)
+			}
+		}
+	}
+	if live < len(s.extra.reserved) {
+		kept := make([]reservation, 0, live)
+		for _, v := range s.extra.reserved {
+			if v.until > m.now {
+				kept = append(kept, v)
+			}
+		}
+		s.extra = s.extra.with(kept, s.extra.places)
+	}
+	return permits, until
+}
+
+func reservationFind(s *state, id uint64) int {
+	if s.extra == nil {
+		return -1
+	}
+	return slices.IndexFunc(s.extra.reserved, func(v reservation) bool { return v.id == id })
+}
+
+func reservationAdd(s *state, v reservation) {
+	var old []reservation
+	if s.extra != nil {
+		old = s.extra.reserved
+	}
+	reserved := make([]reservation, len(old), len(old)+1)
+	copy(reserved, old)
+	s.extra = s.extra.with(append(reserved, v), s.extra.placesOrNil())
+}
+
+// reservationConfirm leaves the reservation's ID behind until it runs out.
+func reservationConfirm(s *state, i int) (permits int64) {
+	reserved := slices.Clone(s.extra.reserved)
+	permits, reserved[i].permits = reserved[i].permits, 0
+	s.extra = s.extra.with(reserved, s.extra.places)
+	return permits
+}
+
+func reservationDrop(s *state, i int) {
+	s.extra = s.extra.with(slices.Delete(slices.Clone(s.extra.reserved), i, i+1), s.extra.places)
+}
+
+// lastReserved is when the last reservation, or memory of one, runs out.
+func lastReserved(s *state) int64 {
+	var last int64
+	if s.extra != nil {
+		for _, v := range s.extra.reserved {
+			last = max(last, v.until)
+		}
+	}
+	return last
+}
