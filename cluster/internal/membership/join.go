@@ -45,7 +45,7 @@ const (
 	firstRetry    = 100 * time.Millisecond // doubled from try to try until it may serve
 	maxFirstRetry = time.Second
 	fastRetry     = 300 * time.Millisecond // after a loss, and rising by half …
-	slowRetry     = 4 * time.Second        // … to this
+	slowRetry     = 3 * time.Second        // … to this
 	resolveEvery  = 10 * time.Second       // once joined
 	triesAtOnce   = 6                      // addresses tried in one round
 	retryLostFor  = 10 * time.Minute       // how long the address of a lost member is tried
@@ -79,12 +79,22 @@ type joiner struct {
 	warned    map[string]time.Time
 }
 
+func newJoiner(timeout time.Duration, now func() time.Time) *joiner {
+	return &joiner{
+		timeout:   timeout,
+		now:       now,
+		settled:   make(chan struct{}),
+		nudge:     make(chan struct{}, 1),
+		answered:  now(),
+		strangers: make(map[netip.AddrPort]time.Time),
+		busy:      make(map[netip.AddrPort]bool),
+		warned:    make(map[string]time.Time),
+	}
+}
+
 // run tries to join until ctx ends.
 func (j *joiner) run(ctx context.Context) {
 	defer j.wg.Wait()
-	j.mu.Lock()
-	j.answered = j.now()
-	j.mu.Unlock()
 	if len(j.seeds.all) == 0 {
 		j.settle(Alone, "")
 	}
@@ -130,7 +140,8 @@ func (j *joiner) pause(ctx context.Context, d time.Duration) bool {
 		j.mu.Lock()
 		left := j.timeout - j.now().Sub(j.answered)
 		j.mu.Unlock()
-		d = min(d, max(left, time.Millisecond))
+		// A refusal counts until the next try, so that comes in good time.
+		d = min(d, max(left, time.Millisecond), max(j.timeout/3, time.Millisecond))
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()

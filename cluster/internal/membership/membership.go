@@ -115,27 +115,19 @@ func Start(cfg Config) (*Membership, error) {
 		meta:      cfg.Meta,
 		encoded:   cfg.Meta.append(nil),
 	}
-	m.joiner = &joiner{
-		join: func(a netip.AddrPort) error {
-			_, err := m.ml.Join([]string{a.String()})
-			return err
-		},
-		table:     m.table,
-		seeds:     &seedList{all: seeds, resolver: cfg.Resolver},
-		own:       ownAddresses{advertise: t.advertise, bound: t.bound(), local: localAddresses},
-		timeout:   cfg.JoinTimeout,
-		log:       cfg.Logger,
-		now:       time.Now,
-		settled:   make(chan struct{}),
-		nudge:     make(chan struct{}, 1),
-		strangers: make(map[netip.AddrPort]time.Time),
-		busy:      make(map[netip.AddrPort]bool),
-		warned:    make(map[string]time.Time),
+	j := newJoiner(cfg.JoinTimeout, time.Now)
+	j.join = func(a netip.AddrPort) error {
+		_, err := m.ml.Join([]string{a.String()})
+		return err
 	}
+	j.table, j.log = m.table, cfg.Logger
+	j.seeds = &seedList{all: seeds, resolver: cfg.Resolver}
+	j.own = ownAddresses{advertise: t.advertise, bound: t.bound(), local: localAddresses}
+	m.joiner = j
 	mlc := cfg.memberlist()
 	mlc.Transport = t
 	mlc.BindPort = int(t.advertise.Port())
-	mlc.Logger = log.New(&logLines{log: cfg.Logger, now: time.Now, stranger: m.joiner.stranger}, "", 0)
+	mlc.Logger = log.New(&logLines{log: cfg.Logger, now: time.Now, stranger: j.stranger}, "", 0)
 	hooks := &hooks{m}
 	mlc.Delegate, mlc.Events, mlc.Alive = hooks, hooks, hooks
 	if len(keys) > 0 {

@@ -280,7 +280,7 @@ func TestMarkDeadIsFinal(t *testing.T) {
 	l := newLAN(t)
 	a := l.start("a", nil)
 	b := l.start("b", seedsOf(a.addr()))
-	within(t, 2*time.Second, "joined", func() bool { return see(a, b) })
+	within(t, 2*time.Second, "joined", func() bool { return see(a, b) && a.count(Joined, b.boot) == 1 })
 	a.MarkDead(b.boot)
 	assert.Len(t, a.Members(), 1)
 	within(t, time.Second, "reported", func() bool { return a.count(Lost, b.boot) == 1 })
