@@ -124,11 +124,20 @@ func parseWelcome(head header, payload []byte) (welcome, error) {
 	}, nil
 }
 
+// How TLS records begin, followed by the major version 3 (RFC 8446, section 5.1).
+const (
+	recordAlert     = 21
+	recordHandshake = 22
+)
+
 // readOpening reads one frame of at most maxHello bytes and not a byte beyond it: a stream's bytes follow.
 func readOpening(r io.Reader) (header, []byte, error) {
 	var b [maxHello]byte
 	if _, err := io.ReadFull(r, b[:lengthBytes]); err != nil {
 		return header{}, nil, err
+	}
+	if (b[0] == recordHandshake || b[0] == recordAlert) && b[1] == 3 { // no frame begins so: it would be too long
+		return header{}, nil, refuse(reasonSecret, errors.New("it speaks TLS; this member has neither secret nor certificates"))
 	}
 	_, _, size, err := nextFrame(b[:lengthBytes], maxHello)
 	if err != nil {
