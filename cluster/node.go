@@ -1,0 +1,397 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlimit/peerlimit/cluster/internal/membership"
+	"github.com/peerlimit/peerlimit/cluster/internal/peer"
+	"github.com/peerlimit/peerlimit/cluster/internal/ring"
+)
+
+// Node is a member of a cluster. Its methods may be called from several
+// goroutines at a time.
+type Node struct {
+	cfg     Config // with its defaults
+	boot    uint64
+	log     *slog.Logger
+	started time.Time
+
+	peers      *peer.Transport
+	members    *membership.Membership
+	events     *events
+	possession possessor // decides which slots this member serves; nil: none
+
+	// ring is made of the members that are alive and not draining. It is
+	// replaced, never changed.
+	ring atomic.Pointer[ring.Ring]
+
+	regrouping sync.Mutex    // one at a time makes the ring follow the list
+	listed     chan struct{} // closed when members is set
+	ready      chan struct{} // closed when the member serves
+
+	draining  atomic.Bool
+	drainTurn chan struct{} // holds one token while somebody drains
+	handedOff atomic.Bool   // all is handed over
+
+	life   context.Context // ends with the member
+	end    context.CancelFunc
+	once   sync.Once // Close
+	endErr error     // of Close; set under once
+	wg     sync.WaitGroup
+}
+
+// startPatience is how long Start waits, beyond the time that seeds have to
+// answer, for the member to become ready.
+const startPatience = 3 * time.Second
+
+// leaveTimeout is how long a member that closes waits for the others to note
+// its goodbye.
+const leaveTimeout = time.Second
+
+// Start makes this process a member: it listens, joins, and waits until the
+// member is ready, but no longer than Config.JoinTimeout and 3 s. A member that
+// can't join yet, because a seed refuses it or hands over slowly, is returned
+// all the same, not yet ready: it goes on trying, [Node.Ready] says why, and
+// [Node.AwaitReady] waits.
+//
+// The errors are a *ConfigError for a bad Config, ctx's, and those of listening.
+// ctx bounds only the start; [Node.Close] ends the member.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	certificates, err := cfg.certificates()
+	if err != nil {
+		return nil, err
+	}
+	host, err := membership.Advertise(ctx, net.DefaultResolver, cfg.Bind, cfg.Advertise)
+	if err != nil {
+		return nil, &ConfigError{"Advertise", "no address that others can reach was found; set one", err}
+	}
+	n := &Node{
+		cfg:       cfg,
+		boot:      membership.NewBoot(),
+		log:       cfg.Logger,
+		started:   time.Now(),
+		listed:    make(chan struct{}),
+		ready:     make(chan struct{}),
+		drainTurn: make(chan struct{}, 1),
+	}
+	n.life, n.end = context.WithCancel(context.Background())
+	n.ring.Store(ring.New(nil))
+
+	if n.peers, err = peer.Listen(n.peerConfig(certificates)); err != nil {
+		return nil, fmt.Errorf("cluster: listen for peers: %w", err)
+	}
+	n.events = newEvents()
+	_, peerPort, _ := net.SplitHostPort(n.peers.Addr().String())
+	n.members, err = membership.Start(membership.Config{
+		Cluster: cfg.ClusterName,
+		Meta: membership.Meta{
+			ID: cfg.NodeID, Zone: cfg.Zone, Version: cfg.Version,
+			Peer:     net.JoinHostPort(host.String(), peerPort),
+			ProtoMin: peer.OldestVersion, ProtoMax: peer.Version,
+		},
+		Boot:        n.boot,
+		Bind:        cfg.Bind,
+		Advertise:   host,
+		Seeds:       cfg.Join,
+		Secrets:     cfg.Secrets,
+		JoinTimeout: cfg.JoinTimeout,
+		OnChange:    n.changed,
+		Logger:      cfg.Logger,
+	})
+	if err != nil {
+		n.end()
+		n.events.close()
+		return nil, fmt.Errorf("cluster: %w", errors.Join(err, n.peers.Close()))
+	}
+	n.possession = newPossessor(n)
+	n.regroup()
+	close(n.listed)
+	n.peers.Start()
+	n.wg.Go(n.become)
+
+	wait, cancel := context.WithTimeout(ctx, cfg.JoinTimeout+startPatience)
+	defer cancel()
+	if err := n.AwaitReady(wait); err != nil && ctx.Err() != nil {
+		return nil, errors.Join(fmt.Errorf("cluster: start: %w", ctx.Err()), n.kill())
+	}
+	return n, nil
+}
+
+func (n *Node) peerConfig(certificates *tls.Config) peer.Config {
+	return peer.Config{
+		Self:         peer.Boot(n.boot),
+		Node:         n.cfg.NodeID,
+		Cluster:      n.cfg.ClusterName,
+		Bind:         n.cfg.PeerBind,
+		Secrets:      n.cfg.Secrets,
+		Certificates: certificates,
+		Logger:       n.cfg.Logger,
+		Message: func(from peer.Boot, m peer.Message) {
+			if n.possession != nil {
+				n.possession.message(from, m)
+			}
+		},
+		Down: func(l peer.Loss) {
+			if l.Gone {
+				// Another process answers at its address: that life is over.
+				n.members.MarkDead(uint64(l.Boot))
+			}
+			if n.possession != nil {
+				n.possession.down(l)
+			}
+		},
+	}
+}
+
+// become goes from listening to serving.
+func (n *Node) become() {
+	select {
+	case <-n.life.Done():
+		return
+	case <-n.members.Settled():
+	}
+	if state, _ := n.members.Join(); state == membership.Unanswered {
+		n.log.Warn("no seed answered", "join", n.cfg.Join, "after", n.cfg.JoinTimeout)
+	}
+	if n.possession != nil {
+		n.possession.begin()
+		select {
+		case <-n.life.Done():
+			return
+		case <-n.possession.readied():
+		}
+	}
+	close(n.ready)
+	n.log.Info("ready", "node", n.cfg.NodeID, "boot", bootText(n.boot), "members", len(n.Members()))
+}
+
+// changed takes note of a change of another member. It is called one at a time.
+func (n *Node) changed(c membership.Change) {
+	select {
+	case <-n.listed:
+	case <-n.life.Done():
+		return
+	}
+	n.regroup()
+	m := memberFrom(c.Member)
+	ev := Event{Member: m}
+	level := slog.LevelInfo
+	switch c.Kind {
+	case membership.Joined:
+		ev.Kind = MemberJoined
+	case membership.Departed:
+		ev.Kind = MemberLeft
+	case membership.Lost:
+		ev.Kind, level = MemberLost, slog.LevelWarn
+	default:
+		ev.Kind, level = MemberUpdated, slog.LevelDebug
+	}
+	n.log.Log(context.Background(), level, string(ev.Kind),
+		"member", m.Name, "boot", bootText(m.Boot), "state", string(m.State), "peer", m.Peer, "zone", m.Zone)
+	n.events.send(ev)
+}
+
+// regroup makes the ring and the peers follow the list of members.
+func (n *Node) regroup() {
+	n.regrouping.Lock()
+	defer n.regrouping.Unlock()
+	live := n.members.Members()
+	members := make([]Member, 0, len(live))
+	peers := make(map[peer.Boot]peer.Peer, len(live))
+	var serving, all []ring.Boot
+	for _, m := range live {
+		members = append(members, memberFrom(m))
+		all = append(all, ring.Boot(m.Boot))
+		if m.State == membership.Alive {
+			serving = append(serving, ring.Boot(m.Boot))
+		}
+		if m.Boot != n.boot {
+			peers[peer.Boot(m.Boot)] = peer.Peer{Node: m.ID, Addr: m.Peer}
+		}
+	}
+	if len(serving) == 0 {
+		serving = all // all drain: the last to leave still serves
+	}
+	r := ring.New(serving)
+	n.ring.Store(r)
+	n.peers.SetPeers(peers)
+	if n.possession != nil {
+		n.possession.membersChanged(r, members)
+	}
+}
+
+// Self returns this member.
+func (n *Node) Self() Member { return memberFrom(n.members.Self()) }
+
+// Members returns the members that are alive or draining, this one included, by
+// name.
+func (n *Node) Members() []Member {
+	live := n.members.Members()
+	out := make([]Member, len(live))
+	for i, m := range live {
+		out[i] = memberFrom(m)
+	}
+	return out
+}
+
+// Watch calls f for each change of another member from now on, one at a time
+// and in order, until stop is called; a call under way then still ends. A slow
+// f delays other watchers only, and after 4,096 events that wait the oldest are
+// dropped. f must not call Close.
+func (n *Node) Watch(f func(Event)) (stop func()) { return n.events.watch(f) }
+
+// Errors of Ready.
+var (
+	ErrJoining  = errors.New("cluster: joining: no seed has answered yet")
+	ErrRefused  = errors.New("cluster: refused by a seed")
+	ErrDraining = errors.New("cluster: draining")
+)
+
+// Ready returns nil if the member serves, or the reason why it does not:
+// [ErrJoining], [ErrRefused], [ErrDraining], [ErrClosed], or what it waits for.
+// Being short of members is no reason: see [Status].
+func (n *Node) Ready() error {
+	select {
+	case <-n.life.Done():
+		return ErrClosed
+	default:
+	}
+	if n.draining.Load() {
+		return ErrDraining
+	}
+	select {
+	case <-n.ready:
+		if n.possession != nil {
+			return n.possession.ready()
+		}
+		return nil
+	default:
+	}
+	switch state, reason := n.members.Join(); state {
+	case membership.Refused:
+		return fmt.Errorf("%w: %s", ErrRefused, reason)
+	case membership.Joining:
+		return ErrJoining
+	}
+	if n.possession != nil {
+		if err := n.possession.ready(); err != nil {
+			return err
+		}
+	}
+	return ErrJoining
+}
+
+// AwaitReady waits until the member has become ready for the first time. Its
+// error is ctx's, with the reason why it is not ready, or ErrClosed.
+func (n *Node) AwaitReady(ctx context.Context) error {
+	select {
+	case <-n.ready:
+		return nil
+	default:
+	}
+	select {
+	case <-n.ready:
+		return nil
+	case <-n.life.Done():
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ctx.Err(), n.Ready())
+	}
+}
+
+// Drain tells the others that this member leaves and hands over what it holds.
+// After that calls still answer, through the other members, until Close. It
+// returns nil when all is handed over; else ctx's error, and may be called
+// again to go on.
+func (n *Node) Drain(ctx context.Context) error {
+	n.draining.Store(true)
+	select {
+	case n.drainTurn <- struct{}{}:
+		defer func() { <-n.drainTurn }()
+	case <-ctx.Done():
+		return fmt.Errorf("cluster: drain: %w", ctx.Err())
+	}
+	if n.handedOff.Load() {
+		return nil
+	}
+	if n.life.Err() != nil {
+		return ErrClosed
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.life, cancel)()
+	if err := n.handOver(ctx); err != nil {
+		return fmt.Errorf("cluster: drain: %w", err)
+	}
+	n.handedOff.Store(true)
+	return nil
+}
+
+func (n *Node) handOver(ctx context.Context) error {
+	n.log.Info("draining", "node", n.cfg.NodeID, "boot", bootText(n.boot))
+	if err := n.members.SetDraining(ctx); err != nil {
+		return err
+	}
+	n.regroup()
+	if n.possession == nil {
+		return nil
+	}
+	return n.possession.drain(ctx)
+}
+
+// Close drains, for Config.DrainTimeout at most, says goodbye and stops. It may
+// be called twice, and by several at a time: all wait, and get the same error,
+// which says what was not handed over. It must not be called from a handler or
+// a watcher.
+func (n *Node) Close() error {
+	n.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
+		defer cancel()
+		n.endErr = errors.Join(n.Drain(ctx), n.members.Leave(leaveTimeout), n.stop())
+		n.log.Info("closed", "node", n.cfg.NodeID, "boot", bootText(n.boot))
+	})
+	return n.endErr
+}
+
+// kill stops without a goodbye, as a crash would.
+func (n *Node) kill() error {
+	n.once.Do(func() { n.endErr = n.stop() })
+	return n.endErr
+}
+
+func (n *Node) stop() error {
+	n.end()
+	if n.possession != nil {
+		n.possession.close()
+	}
+	err := errors.Join(n.members.Shutdown(), n.peers.Close())
+	n.wg.Wait()
+	n.events.close()
+	return err
+}
+
+// SetSecrets replaces the secrets of a running member: the first is used, all
+// are accepted. To rotate one, add the new secret last on every member, then
+// put it first on every member, then take the old one away. A member without a
+// secret can't get one while it runs, nor lose its last.
+func (n *Node) SetSecrets(secrets [][]byte) error {
+	if err := n.members.SetSecrets(secrets); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	if len(secrets) == 0 || n.cfg.TLS != nil || n.cfg.TLSCert != "" {
+		return nil
+	}
+	return n.peers.SetSecrets(secrets)
+}

@@ -1,5 +1,0 @@
-// Package cluster: placeholder file, to be deleted when node.go arrives.
-package cluster
-
-// Node is one member.
-type Node struct{}
