@@ -268,7 +268,7 @@ func (addrOf) Network() string  { return "test" }
 func (a addrOf) String() string { return string(a) }
 
 func TestGarbageIsBounded(t *testing.T) {
-	tr := start(t, 1, withSecrets("s"))
+	tr := start(t, 1, func(c *Config) { c.Secrets, c.HandshakeTimeout = secretsOf("s"), 100*time.Millisecond })
 	goroutines, most := runtime.NumGoroutine(), 0
 	var wg sync.WaitGroup
 	for worker := range 16 {

@@ -104,9 +104,9 @@ func (l *link) send(m *Message) error {
 	case l.queued+headerBytes+len(m.Payload) > l.t.cfg.MaxQueue:
 		return ErrQueueFull
 	}
-	held := *m
-	held.Payload = bytes.Clone(m.Payload)
-	l.queue = append(l.queue, held)
+	// Field by field: were *m copied whole, the compiler would take the caller's payload to be kept, and each caller
+	// would have to allocate it.
+	l.queue = append(l.queue, Message{Type: m.Type, ID: m.ID, Slot: m.Slot, Epoch: m.Epoch, Payload: bytes.Clone(m.Payload)})
 	l.queued += headerBytes + len(m.Payload)
 	l.dialLocked(true)
 	return nil
