@@ -140,9 +140,9 @@ func (sh *shard[S]) settle(i uint32) {
 	e.record = 0
 }
 
-// Follow makes l an audience of slot that has nothing yet: every entry is
-// queued for it. What was under way to l before counts as lost.
-func (st *Store[S, O, R, M]) Follow(slot uint16, l List) {
+// Follow makes l an audience of slot: every entry is queued for it, unless it
+// has them already. What was under way to l before counts as lost.
+func (st *Store[S, O, R, M]) Follow(slot uint16, l List, has bool) {
 	sh := &st.shards[slot%shardCount]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -152,6 +152,9 @@ func (st *Store[S, O, R, M]) Follow(slot uint16, l List) {
 	}
 	sh.forget(x.out, l)
 	x.out.lists[l].active = true
+	if has {
+		return
+	}
 	sh.eachIn(slot, func(i uint32, _ *entry[S]) {
 		sh.record(i).queued[l] = true
 		x.out.lists[l].queue = append(x.out.lists[l].queue, i)

@@ -1,0 +1,288 @@
+package possess
+
+import "slices"
+
+// claim is a round of questions about a slot: does anything speak against it?
+type claim struct {
+	kind Claim
+	from int64
+	asks []ask
+}
+
+type ask struct {
+	to       ID
+	sent     int64
+	answered int64 // the instant at which the question was sent that it answered; 0: none
+	ok       bool  // nothing speaks against it
+	stand    Stand
+}
+
+func (c *claim) restart(now int64) {
+	c.from = now
+	for i := range c.asks {
+		c.asks[i].sent, c.asks[i].answered, c.asks[i].ok = 0, 0, false
+	}
+}
+
+// rank orders claims: by what they claim, then by how good the copy is.
+type rank struct {
+	epoch uint64
+	view  uint32
+	base  uint32 // view of the claimant's copy
+	full  bool
+}
+
+func (r rank) less(o rank) bool {
+	if r.epoch != o.epoch {
+		return r.epoch < o.epoch
+	}
+	if r.view != o.view {
+		return r.view < o.view
+	}
+	if r.full != o.full {
+		return o.full
+	}
+	return r.base < o.base
+}
+
+func rankOf(it AskItem) rank {
+	if it.Claim == ClaimRename {
+		return rank{it.Epoch, it.View + 1, it.View, true}
+	}
+	return rank{it.Epoch + 1, 0, it.View, it.Full}
+}
+
+func (m *Machine) askItem(slot uint16, kind Claim) AskItem {
+	st := &m.slots[slot]
+	return AskItem{Slot: slot, Claim: kind, Epoch: st.epoch, View: st.view, Full: st.full && st.role == roleCopy}
+}
+
+// startClaim begins to ask, unless that is under way.
+func (m *Machine) startClaim(slot uint16, kind Claim) {
+	st := &m.slots[slot]
+	if st.claim != nil {
+		if st.claim.kind == kind {
+			return
+		}
+	}
+	if !st.claiming {
+		st.claiming = true
+		m.claims = append(m.claims, slot)
+	}
+	st.claim = &claim{kind: kind, from: m.now}
+	m.retarget(slot)
+}
+
+// retarget brings the members asked up to date with the view: the slot's first
+// four and those named, or all to found.
+func (m *Machine) retarget(slot uint16) {
+	st := &m.slots[slot]
+	var to []ID
+	add := func(id ID) {
+		if id != 0 && id != m.cfg.Self && !slices.Contains(to, id) && !m.dead(id) {
+			to = append(to, id)
+		}
+	}
+	if st.claim.kind == ClaimFound {
+		for _, id := range m.view.Alive {
+			add(id)
+		}
+	} else {
+		for _, id := range m.view.Order(slot) {
+			add(id)
+		}
+	}
+	add(st.holder)
+	add(st.backup)
+	c := st.claim
+	asks := make([]ask, 0, len(to))
+	for _, id := range to {
+		a := ask{to: id}
+		for _, old := range c.asks {
+			if old.to == id {
+				a = old
+			}
+		}
+		asks = append(asks, a)
+	}
+	c.asks = asks
+}
+
+// runClaims asks what is to be asked and carries through what may be.
+func (m *Machine) runClaims() {
+	claims := m.claims
+	m.claims = nil
+	for _, slot := range claims {
+		st := &m.slots[slot]
+		st.claiming = false
+		if st.claim != nil {
+			m.retarget(slot)
+			m.decide(slot)
+		}
+		if st.claim != nil {
+			m.askAround(slot)
+			if !st.claiming {
+				st.claiming = true
+				m.claims = append(m.claims, slot)
+			}
+		}
+	}
+}
+
+func (m *Machine) askAround(slot uint16) {
+	c := m.slots[slot].claim
+	every := m.cfg.Reask
+	if c.kind == ClaimFound {
+		every *= 3
+	}
+	for i := range c.asks {
+		if a := &c.asks[i]; a.sent == 0 || m.now-a.sent >= every {
+			a.sent = m.now
+			m.asks[a.to] = append(m.asks[a.to], m.askItem(slot, c.kind))
+		}
+	}
+}
+
+const askChunk = 4096
+
+func (m *Machine) flushAsks() {
+	for _, p := range m.peers {
+		for items := m.asks[p.id]; len(items) > 0; {
+			n := min(len(items), askChunk)
+			m.port.Send(p.id, &Ask{Sent: m.now, Items: items[:n:n]})
+			items = items[n:]
+		}
+		delete(m.asks, p.id)
+		for items := m.announcements[p.id]; len(items) > 0; {
+			n := min(len(items), askChunk)
+			m.port.Send(p.id, &Announce{Items: items[:n:n]})
+			items = items[n:]
+		}
+		delete(m.announcements, p.id)
+	}
+}
+
+func (m *Machine) announce(to ID, slot uint16) {
+	if to != 0 && to != m.cfg.Self && !m.dead(to) {
+		m.pair(to)
+		m.announcements[to] = append(m.announcements[to], m.known(slot))
+	}
+}
+
+func (m *Machine) onAsk(p *pair, a *Ask) {
+	ans := &Answer{Sent: a.Sent, Items: make([]Known, 0, len(a.Items))}
+	for _, it := range a.Items {
+		if m.valid(it.Slot) {
+			ans.Items = append(ans.Items, m.judge(p, it))
+		}
+	}
+	m.port.Send(p.id, ans)
+}
+
+// judge says what speaks against a claim of p's. Nothing: it is a promise.
+func (m *Machine) judge(p *pair, it AskItem) Known {
+	st := &m.slots[it.Slot]
+	r := rankOf(it)
+	k := m.known(it.Slot)
+	if it.Claim == ClaimRename && (it.Epoch > st.epoch || it.Epoch == st.epoch && it.View >= st.view) {
+		// The claimant holds the slot; learn it, also where this member
+		// thought otherwise.
+		m.learn(it.Slot, Known{Slot: it.Slot, Epoch: it.Epoch, View: it.View, Holder: p.id, Backup: st.backup, Stand: StandHolder})
+		k = m.known(it.Slot)
+	}
+	if m.against(p.id, m.cfg.Self, it, k) {
+		return k
+	}
+	if own := st.claim; own != nil && it.Claim != ClaimRename {
+		// Two claim at once: the better copy, then the higher boot ID.
+		mine := rankOf(m.askItem(it.Slot, own.kind))
+		if r.less(mine) || !mine.less(r) && m.cfg.Self > p.id {
+			k.Busy = true
+			return k
+		}
+	}
+	pr := &st.promise
+	if pr.to != p.id && m.now < pr.until && !pr.rank.less(r) && !m.dead(pr.to) {
+		k.Busy = true
+		return k
+	}
+	*pr = promise{p.id, r, m.now + m.cfg.Grant}
+	return k
+}
+
+// against reports whether what answerer knows and is speaks against the claim
+// of claimant.
+func (m *Machine) against(claimant, answerer ID, it AskItem, k Known) bool {
+	later := k.Epoch > it.Epoch || k.Epoch == it.Epoch && k.View > it.View
+	switch it.Claim {
+	case ClaimTake:
+		if later && k.Holder != claimant || k.Stand == StandHolder {
+			return true
+		}
+		if it.Full {
+			return false
+		}
+		// An incomplete copy gives way to any that is as good.
+		same := k.Epoch == it.Epoch && k.View == it.View
+		return same && (k.Stand == StandFull || k.Stand == StandCopy && answerer > claimant)
+	case ClaimRename:
+		return later || k.Stand == StandHolder
+	default:
+		return (k.Stand != StandNone || later) && !m.cfg.Broken.EmptyBesideCopy
+	}
+}
+
+func (m *Machine) onAnswer(p *pair, ans *Answer) {
+	for _, k := range ans.Items {
+		if !m.valid(k.Slot) {
+			continue
+		}
+		st := &m.slots[k.Slot]
+		c := st.claim
+		if c == nil {
+			m.learn(k.Slot, k)
+			continue
+		}
+		it := m.askItem(k.Slot, c.kind)
+		for i := range c.asks {
+			if a := &c.asks[i]; a.to == p.id && ans.Sent >= c.from {
+				a.answered = ans.Sent
+				a.stand = k.Stand
+				a.ok = !k.Busy && !m.against(m.cfg.Self, p.id, it, k)
+			}
+		}
+		m.learn(k.Slot, k)
+		if st.claim != nil {
+			m.decide(k.Slot)
+		}
+	}
+}
+
+// tally counts a claim's answers: fresh and in favour, fresh and against,
+// none.
+func (m *Machine) tally(c *claim) (ok, not, silent int) {
+	for _, a := range c.asks {
+		switch {
+		case a.answered == 0 || m.now-a.answered > m.cfg.Fresh:
+			silent++
+		case a.ok:
+			ok++
+		default:
+			not++
+		}
+	}
+	return ok, not, silent
+}
+
+// decide carries a claim through, or drops it, if it may.
+func (m *Machine) decide(slot uint16) {
+	st := &m.slots[slot]
+	switch st.claim.kind {
+	case ClaimTake:
+		m.decideTake(slot, st)
+	case ClaimRename:
+		m.decideRename(slot, st)
+	case ClaimFound:
+		m.decideFound(slot, st)
+	}
+}

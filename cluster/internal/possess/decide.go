@@ -1,0 +1,224 @@
+package possess
+
+import "github.com/peerlimit/peerlimit/cluster/internal/store"
+
+// decideTake: a backup takes over when its promise to the holder has run out
+// and, of all that it asked, at most one is silent and nobody objects.
+func (m *Machine) decideTake(slot uint16, st *slotState) {
+	if st.role != roleCopy && st.role != roleFollower {
+		st.claim = nil
+		return
+	}
+	h := m.pair(st.holder)
+	dead := m.dead(st.holder)
+	if !dead && m.now < h.promised {
+		if m.now < m.suspectAt(h) { // it is back
+			st.claim = nil
+			m.port.Wake(slot)
+		}
+		return
+	}
+	if !m.cfg.Broken.StaleBackupTakes {
+		ok, not, silent := m.tally(st.claim)
+		switch {
+		case not > 0:
+			return
+		case !st.full && (silent > 0 || !dead):
+			return // what it has is not all: only where nobody can have more
+		case silent > 1 && (ok > 0 || m.now-st.claim.from < 2*m.cfg.Fresh):
+			return
+		}
+	}
+	from := st.holder
+	m.endGrant(h)
+	if st.giving {
+		m.dropFlight(h) // no hand-over under way may carry the new term
+	}
+	m.port.Note(Event{TookOver, slot, from})
+	m.reign(slot, st)
+}
+
+// suspectAt returns when a holder whose last beat is that old is suspected.
+func (m *Machine) suspectAt(p *pair) int64 {
+	return p.promised - m.cfg.Grant + m.cfg.Beat + m.cfg.Suspect
+}
+
+// decideRename: a holder names another backup when the one it has is silent
+// and nobody, but for one more at most, knows of a later reign or view.
+func (m *Machine) decideRename(slot uint16, st *slotState) {
+	if st.role != roleHolder {
+		st.claim = nil
+		return
+	}
+	for _, a := range st.claim.asks {
+		if a.to == st.backup && a.answered != 0 && !m.pair(a.to).gone {
+			m.pair(a.to).acked = m.now // it is back
+			st.claim = nil
+			return
+		}
+	}
+	ok, not, silent := m.tally(st.claim)
+	switch {
+	case not > 0:
+	case ok > 0 && silent <= 1:
+		m.chooseBackup(slot, st)
+	case ok == 0 && (silent == 0 || m.now-st.claim.from >= m.cfg.Suspect && m.now-st.claim.from >= int64(silent)*m.cfg.Suspect):
+		m.goAlone(slot, st)
+	}
+}
+
+// decideFound: a slot's first starts it empty when every living member, and
+// everybody named in an answer, has neither possession nor copy.
+func (m *Machine) decideFound(slot uint16, st *slotState) {
+	if st.role != roleNone || st.merging || m.first(slot) != m.cfg.Self || m.short {
+		st.claim = nil
+		return
+	}
+	_, not, silent := m.tally(st.claim)
+	if not > 0 || silent > 0 {
+		return
+	}
+	// A named member that is neither in the view nor known to be dead may
+	// be beyond a split; it is waited for, but not for ever.
+	for _, id := range []ID{st.holder, st.backup} {
+		if id != 0 && id != m.cfg.Self && !m.alive[id] && !m.dead(id) && m.now-st.since < foundPatience {
+			return
+		}
+	}
+	m.port.Note(Event{Started, slot, st.holder})
+	m.reign(slot, st)
+}
+
+const foundPatience = 3_000_000_000 // 3 s
+
+// reign makes this member the holder at the next epoch and names a backup.
+func (m *Machine) reign(slot uint16, st *slotState) {
+	c := st.claim
+	st.role, st.epoch, st.view, st.holder = roleHolder, st.epoch+1, 0, m.cfg.Self
+	st.backup, st.cover, st.full, st.giving = 0, 0, false, false
+	st.promise = promise{}
+	m.chooseBackup(slot, st)
+	if c != nil {
+		for _, a := range c.asks {
+			m.announce(a.to, slot)
+		}
+	}
+}
+
+// chooseBackup names the next in ring order of those who answered the claim in
+// favour; without a claim, of those who are not known to be silent. With
+// nobody to ask it goes alone; else it asks again.
+func (m *Machine) chooseBackup(slot uint16, st *slotState) {
+	c := st.claim
+	for _, id := range m.view.Order(slot) {
+		if id == 0 || id == m.cfg.Self || m.lost(id) {
+			continue
+		}
+		if c == nil || c.favours(id, m.now-m.cfg.Fresh) {
+			m.name(slot, st, id)
+			return
+		}
+	}
+	st.claim = nil
+	if c != nil && len(c.asks) == 0 || len(m.view.Alive) <= 1 {
+		m.goAlone(slot, st)
+		return
+	}
+	m.startClaim(slot, ClaimRename)
+}
+
+func (c *claim) favours(id ID, since int64) bool {
+	for _, a := range c.asks {
+		if a.to == id {
+			return a.ok && a.answered >= since
+		}
+	}
+	return false
+}
+
+// name makes id the backup, which has nothing yet. The slot goes on under the
+// grant of the one before as long as that runs.
+func (m *Machine) name(slot uint16, st *slotState, id ID) {
+	st.claim = nil
+	st.backup, st.view = id, st.view+1
+	st.fresh, st.full = true, false
+	st.queued[toBackup], st.flying[toBackup] = false, false
+	if st.follower == id {
+		m.cancelFollower(slot, st)
+	}
+	m.port.Follow(slot, store.Backup, false)
+	m.port.Note(Event{Unprotected, slot, id})
+	p := m.pair(id)
+	if p.backs == 0 {
+		p.beatSent, p.acked = 0, m.now
+	}
+	p.backs++
+	m.queueItem(p, slot, toBackup)
+}
+
+// goAlone serves without a backup, until the next gap of the own clock.
+func (m *Machine) goAlone(slot uint16, st *slotState) {
+	if m.short {
+		return
+	}
+	st.claim = nil
+	st.backup, st.view, st.full = 0, st.view+1, false
+	st.queued[toBackup], st.flying[toBackup] = false, false
+	st.cover = m.cfg.Self
+	m.port.Unfollow(slot, store.Backup, true)
+	m.port.Note(Event{Alone, slot, 0})
+	m.gate(slot)
+}
+
+// learn takes in what somebody knows of a slot, if it is later than what this
+// member knows: by epoch, then by the holder's boot ID, then by view.
+func (m *Machine) learn(slot uint16, k Known) {
+	st := &m.slots[slot]
+	if k.Epoch == 0 || k.Holder == 0 {
+		return
+	}
+	switch {
+	case k.Epoch > st.epoch || k.Epoch == st.epoch && k.Holder > st.holder:
+		if st.role == roleHolder {
+			m.outranked(slot, st, k)
+			return
+		}
+		if st.role != roleNone {
+			m.drop(slot, st)
+		}
+	case k.Epoch == st.epoch && k.Holder == st.holder && k.View > st.view:
+		if st.role == roleHolder {
+			return
+		}
+		if st.role == roleCopy && k.Backup != m.cfg.Self {
+			m.drop(slot, st) // another has been named
+		}
+	default:
+		if k.Stand == StandHolder && k.Holder != m.cfg.Self && k.Holder != st.holder {
+			m.announce(k.Holder, slot) // it has not heard
+		}
+		return
+	}
+	st.epoch, st.view, st.holder, st.backup = k.Epoch, k.View, k.Holder, k.Backup
+	st.since = m.now
+	if st.claim != nil && st.claim.kind != ClaimFound {
+		st.claim = nil
+	}
+	m.port.Wake(slot)
+}
+
+// outranked ends a reign that has lost against k's: its entries go there.
+func (m *Machine) outranked(slot uint16, st *slotState, k Known) {
+	m.port.Note(Event{Outranked, slot, k.Holder})
+	st.role, st.cover, st.full, st.claim = roleNone, 0, false, nil
+	st.follower, st.toHolder, st.ffull = 0, false, false
+	st.queued, st.flying = [2]bool{}, [2]bool{}
+	m.gate(slot)
+	m.port.Unfollow(slot, store.Backup, false)
+	m.port.Follow(slot, store.Follower, false)
+	st.epoch, st.view, st.holder, st.backup = k.Epoch, k.View, k.Holder, k.Backup
+	st.since = m.now
+	st.merging = true
+	m.queueItem(m.pair(st.holder), slot, toOther)
+	m.port.Wake(slot)
+}

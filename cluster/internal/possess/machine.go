@@ -1,0 +1,437 @@
+package possess
+
+import (
+	"slices"
+	"time"
+
+	"github.com/peerlimit/peerlimit/cluster/internal/store"
+)
+
+const maxSlots = store.Slots
+
+// Config is a machine's configuration. Durations are nanoseconds.
+type Config struct {
+	Self  ID
+	Slots int // store.Slots, fewer in a simulator
+
+	Grant     int64 // what a backup promises: 150 ms
+	Beat      int64 // how often a grant is renewed: 20 ms
+	Suspect   int64 // an unanswered beat of that age makes its receiver suspect: 50 ms
+	Gap       int64 // a pause of the own clock after which silence means nothing: 50 ms
+	CopyEvery int64 // how often changes are sent that nobody waits for: 20 ms
+	Scan      int64 // how often all slots are looked over: 20 ms
+	Reask     int64 // how often an unanswered question is asked again: 40 ms
+	Fresh     int64 // how old an answer may be: 100 ms
+
+	// MinMembers is the number of members, this one included, below which
+	// it refuses to serve. At least 1.
+	MinMembers int
+	// MoveSlots is how many slots are moved to one member at a time.
+	MoveSlots int
+	// SyncBytes is about the size of a message with entries.
+	SyncBytes int
+
+	// Broken switches rules off, one test each. See package sim.
+	Broken Broken
+}
+
+// Broken names rules that a test breaks on purpose.
+type Broken struct {
+	NoGrantCheck     bool // a holder serves although its grant has run out
+	GiveWithoutGrant bool // a slot is given away although the grant has run out
+	StaleBackupTakes bool // a backup asks nobody before it takes over
+	EmptyBesideCopy  bool // a slot starts empty where a copy exists
+	LeaveAtOnce      bool // a leaver does not wait
+	NoBound          bool // permits may be outstanding without bound
+}
+
+// DefaultConfig returns the protocol's timings for self.
+func DefaultConfig(self ID) Config {
+	ms := int64(time.Millisecond)
+	return Config{
+		Self: self, Slots: store.Slots,
+		Grant: 150 * ms, Beat: 20 * ms, Suspect: 50 * ms, Gap: 50 * ms,
+		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Fresh: 100 * ms,
+		MinMembers: 1, MoveSlots: 1024, SyncBytes: 256 << 10,
+	}
+}
+
+// View is what the membership says. It is not changed once given.
+type View struct {
+	// Order returns the first members of slot in ring order, 0 where there
+	// are fewer. Draining and dead members are not in the ring.
+	Order func(slot uint16) [4]ID
+	// Alive are all members that are not known to be dead, draining ones
+	// and self among them.
+	Alive []ID
+	// Dead reports an observed death.
+	Dead func(ID) bool
+}
+
+// Port is what a machine orders about. Its methods are called from within the
+// machine's own, and must not call back into it.
+type Port interface {
+	// Send sends m to a member. It may be lost. The machine does not change
+	// m afterwards, except a Sync's Sent, Age and Echo when it is resent.
+	Send(to ID, m Message)
+	// Open lets operations on slot run while g holds; Shut ends that, and
+	// returns when none is running any more.
+	Open(slot uint16, epoch uint64, g *store.Grant)
+	Shut(slot uint16)
+	// Wake: what Verdict says of slot may have changed.
+	Wake(slot uint16)
+	// TakeMarks calls f with each slot that was changed since the last time.
+	TakeMarks(f func(slot uint16))
+
+	// Follow makes l an audience of the slot: every entry is queued for it,
+	// unless it has them already.
+	Follow(slot uint16, l store.List, has bool)
+	Collect(slot uint16, l store.List, b []byte, limit int) (_ []byte, drained bool)
+	Acked(slot uint16, l store.List)
+	Pending(slot uint16, l store.List) bool
+	Promote(slot uint16)
+	Unfollow(slot uint16, l store.List, acknowledged bool)
+	Import(slot uint16, b []byte, age int64, merge bool) error
+	Drop(slot uint16)
+
+	// Note tells of something worth a log line or a metric.
+	Note(e Event)
+}
+
+// EventKind is what an Event is about.
+type EventKind int
+
+const (
+	TookOver    EventKind = iota // the slot was taken over from Peer
+	Unprotected                  // the slot's backup is new and has no full copy yet
+	Alone                        // the slot is served without any backup
+	Gave                         // the slot was handed to Peer
+	Received                     // the slot was handed over by Peer
+	Started                      // the slot started empty
+	Outranked                    // possession was lost to Peer's higher epoch
+	Merged                       // entries of a lost reign were taken in from Peer
+)
+
+// Event is something worth a log line or a metric.
+type Event struct {
+	Kind EventKind
+	Slot uint16
+	Peer ID
+}
+
+type role byte
+
+const (
+	roleNone role = iota
+	roleFollower
+	roleCopy
+	roleHolder
+)
+
+// slotState is what a member knows of a slot and is for it.
+type slotState struct {
+	// The latest possession known.
+	epoch  uint64
+	view   uint32
+	holder ID
+	backup ID
+
+	role role
+	full bool // as copy: complete; as holder: the backup is
+
+	// As holder.
+	cover    ID   // the member whose grant covers the slot, 0: none does; self: alone
+	fresh    bool // the backup has to start anew
+	follower ID   // a member that is brought up to date
+	toHolder bool // the follower is to become holder, not backup
+	ffresh   bool // the follower has to start anew
+	ffull    bool // the follower has all but the latest changes
+
+	giving   bool // handed over, not acknowledged yet; role is roleCopy
+	released ID   // the backup before that, to be told then
+	merging  bool // outranked: the entries go to holder
+
+	queued, flying [2]bool // an item is waiting, under way: to the backup, to another
+
+	claim    *claim
+	claiming bool // is in Machine.claims
+	promise  promise
+	since    int64 // when something was last heard that concerns the slot
+}
+
+// promise is given to one whose claim found nothing against it.
+type promise struct {
+	to    ID
+	rank  rank
+	until int64
+}
+
+// Machine is one member's part of the protocol.
+type Machine struct {
+	cfg   Config
+	port  Port
+	now   int64
+	view  View
+	alive map[ID]bool
+	slots []slotState
+	pairs map[ID]*pair
+	peers []*pair // pairs by ID, for a fixed order
+
+	lastTick, lastCopy, lastScan int64
+	claims                       []uint16
+	asks                         map[ID][]AskItem
+	announcements                map[ID][]Known
+	aloneGrant                   *store.Grant
+	started                      bool // a view was given
+	draining, short              bool
+}
+
+// New returns a machine that possesses nothing. It does nothing before
+// [Machine.SetView].
+func New(cfg Config, port Port, now int64) *Machine {
+	return &Machine{
+		cfg: cfg, port: port, now: now, lastTick: now,
+		slots: make([]slotState, cfg.Slots), pairs: map[ID]*pair{}, alive: map[ID]bool{},
+		asks: map[ID][]AskItem{}, announcements: map[ID][]Known{},
+		aloneGrant: new(store.Grant),
+	}
+}
+
+// SetView tells the machine what the membership says now.
+func (m *Machine) SetView(now int64, v View) {
+	m.enter(now)
+	m.view, m.started = v, true
+	m.alive = make(map[ID]bool, len(v.Alive))
+	for _, id := range v.Alive {
+		m.alive[id] = true
+		if id != m.cfg.Self {
+			m.pair(id)
+		}
+	}
+	for _, p := range slices.Clone(m.peers) {
+		if !m.alive[p.id] && m.idle(p) {
+			m.forgetPair(p)
+		}
+	}
+	if short := len(v.Alive) < m.cfg.MinMembers; short != m.short {
+		m.short = short
+		for s := range m.slots {
+			m.gate(uint16(s))
+			m.port.Wake(uint16(s))
+		}
+	}
+	m.lastScan = 0
+	m.leave()
+}
+
+// Drain makes the machine give everything away; see [Machine.Empty].
+func (m *Machine) Drain(now int64) {
+	m.enter(now)
+	m.draining = true
+	m.lastScan = 0
+	m.leave()
+}
+
+// Empty reports whether a draining member may leave: it possesses nothing, and
+// every holder whose backup it was has released it.
+func (m *Machine) Empty() bool {
+	if m.cfg.Broken.LeaveAtOnce {
+		return true
+	}
+	for s := range m.slots {
+		if st := &m.slots[s]; st.role != roleNone || st.merging {
+			return false
+		}
+	}
+	return true
+}
+
+// Gone tells the machine that a member is dead for certain: another boot
+// answers at its address, or its process is known to have ended.
+func (m *Machine) Gone(now int64, id ID) {
+	m.enter(now)
+	if p := m.pairs[id]; p != nil && !p.gone {
+		p.gone = true
+		m.dropFlight(p)
+	}
+	m.leave()
+}
+
+// Tick lets time pass. It is called every 5 ms or so.
+func (m *Machine) Tick(now int64) {
+	if now-m.lastTick > m.cfg.Gap {
+		m.afterGap(now)
+	}
+	m.lastTick = now
+	m.enter(now)
+	if !m.started {
+		return
+	}
+	m.aloneGrant.Extend(now + m.cfg.Gap)
+	m.beat()
+	if now-m.lastScan >= m.cfg.Scan {
+		m.lastScan = now
+		m.scan()
+	}
+	m.runClaims()
+	if now-m.lastCopy >= m.cfg.CopyEvery {
+		m.lastCopy = now
+		m.port.TakeMarks(m.queueBackup)
+	}
+	m.leave()
+}
+
+// afterGap starts all timers of silence again: what others said while this
+// member was not running waits to be read.
+func (m *Machine) afterGap(now int64) {
+	for _, p := range m.peers {
+		p.heard = now
+		p.acked = now
+		p.promised = max(p.promised, now+m.cfg.Grant)
+	}
+	for s := range m.slots {
+		st := &m.slots[s]
+		st.since = now
+		if st.role == roleHolder && st.cover == m.cfg.Self && len(m.view.Alive) > 1 {
+			// Being alone ended: ask again before serving on.
+			st.cover = 0
+			m.gate(uint16(s))
+		}
+	}
+	for _, s := range m.claims {
+		if c := m.slots[s].claim; c != nil {
+			c.restart(now)
+		}
+	}
+}
+
+func (m *Machine) enter(now int64) { m.now = max(m.now, now) }
+
+// leave sends what has gathered.
+func (m *Machine) leave() {
+	m.flushAsks()
+	for _, p := range m.peers {
+		m.pump(p)
+	}
+}
+
+// Urge sends the changes of slot now, for somebody waits.
+func (m *Machine) Urge(now int64, slot uint16) {
+	m.enter(now)
+	m.queueBackup(slot)
+	m.leave()
+}
+
+// Receive handles a message from a member, which proves its membership.
+func (m *Machine) Receive(now int64, from ID, msg Message) {
+	if from == m.cfg.Self || from == 0 {
+		return
+	}
+	m.enter(now)
+	p := m.pair(from)
+	p.heard = m.now
+	switch msg := msg.(type) {
+	case *Beat:
+		m.onBeat(p, msg)
+	case *BeatAck:
+		m.onBeatAck(p, msg)
+	case *Sync:
+		m.onSync(p, msg)
+	case *SyncAck:
+		m.onSyncAck(p, msg)
+	case *Ask:
+		m.onAsk(p, msg)
+	case *Answer:
+		m.onAnswer(p, msg)
+	case *Announce:
+		for _, k := range msg.Items {
+			if m.valid(k.Slot) {
+				m.learn(k.Slot, k)
+			}
+		}
+	}
+	m.leave()
+}
+
+func (m *Machine) valid(slot uint16) bool { return int(slot) < len(m.slots) }
+
+// dead reports an observed death.
+func (m *Machine) dead(id ID) bool {
+	if id == m.cfg.Self {
+		return false
+	}
+	if p := m.pairs[id]; p != nil && p.gone {
+		return true
+	}
+	return m.started && !m.alive[id] && m.view.Dead(id)
+}
+
+// known is what this member tells others of a slot.
+func (m *Machine) known(slot uint16) Known {
+	st := &m.slots[slot]
+	k := Known{Slot: slot, Epoch: st.epoch, View: st.view, Holder: st.holder, Backup: st.backup}
+	switch {
+	case st.role == roleHolder:
+		k.Stand = StandHolder
+	case st.role == roleCopy && st.full:
+		k.Stand = StandFull
+	case st.role == roleCopy || st.role == roleFollower:
+		k.Stand = StandCopy
+	}
+	return k
+}
+
+// gate opens or shuts a slot as its state says.
+func (m *Machine) gate(slot uint16) {
+	st := &m.slots[slot]
+	switch {
+	case st.role != roleHolder || m.short || st.cover == 0 && !m.cfg.Broken.NoGrantCheck:
+		m.port.Shut(slot)
+		return
+	case m.cfg.Broken.NoGrantCheck:
+		m.port.Open(slot, st.epoch, store.Forever)
+	case st.cover == m.cfg.Self:
+		m.port.Open(slot, st.epoch, m.aloneGrant)
+	default:
+		m.port.Open(slot, st.epoch, m.pair(st.cover).grant)
+	}
+	m.port.Wake(slot)
+}
+
+// mayServe reports whether the holder of slot may serve now.
+func (m *Machine) mayServe(st *slotState) bool {
+	switch {
+	case st.role != roleHolder || m.short || st.cover == 0:
+		return false
+	case st.cover == m.cfg.Self:
+		return m.now < m.aloneGrant.Until()
+	}
+	return m.now < m.pair(st.cover).grant.Until()
+}
+
+// Held calls f with each slot that is possessed here: how it is protected.
+func (m *Machine) Held(f func(slot uint16, epoch uint64, protected bool)) {
+	for s := range m.slots {
+		if st := &m.slots[s]; st.role == roleHolder {
+			f(uint16(s), st.epoch, st.backup != 0 && st.cover == st.backup && st.full)
+		}
+	}
+}
+
+// Settled reports whether every slot that this member should hold is held by
+// it and can be served, and nothing else is held.
+func (m *Machine) Settled() bool {
+	if !m.started {
+		return false
+	}
+	for s := range m.slots {
+		st := &m.slots[s]
+		if (m.first(uint16(s)) == m.cfg.Self) != (st.role == roleHolder) || st.role == roleHolder && st.cover == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// first returns who should hold a slot.
+func (m *Machine) first(slot uint16) ID { return m.view.Order(slot)[0] }

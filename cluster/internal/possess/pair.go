@@ -1,0 +1,142 @@
+package possess
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/peerlimit/peerlimit/cluster/internal/store"
+)
+
+// pair is what a member keeps of another one.
+type pair struct {
+	id    ID
+	heard int64 // when it was heard last, or the own clock had a gap
+	stamp int64 // the latest instant of its clock seen
+	gone  bool  // dead for certain
+
+	// It as a backup of this member.
+	term     uint64 // its grant's, as known here; 0: not yet
+	grant    *store.Grant
+	backs    int   // slots of which it is the backup, or that its grant covers
+	beatSent int64 // when the latest beat was sent
+	acked    int64 // when it last acknowledged a beat or a Sync, or the timer was restarted
+
+	// What is to be sent to it.
+	queue  []work
+	seq    uint64
+	flight *flight
+
+	// This member as a backup of it.
+	myTerm   uint64
+	promised int64 // until when this member's grant to it runs
+	lastSeq  uint64
+	lastAck  *SyncAck
+}
+
+func (m *Machine) pair(id ID) *pair {
+	p := m.pairs[id]
+	if p == nil {
+		// Terms start from the clock, so that they rise even where a pair was
+		// forgotten and is met again.
+		p = &pair{id: id, heard: m.now, acked: m.now, myTerm: uint64(m.now), grant: new(store.Grant)}
+		m.pairs[id] = p
+		i, _ := slices.BinarySearchFunc(m.peers, id, func(p *pair, id ID) int { return cmp.Compare(p.id, id) })
+		m.peers = slices.Insert(m.peers, i, p)
+	}
+	return p
+}
+
+// idle reports whether nothing is known or owed that concerns p.
+func (m *Machine) idle(p *pair) bool {
+	if p.backs > 0 || p.flight != nil {
+		return false
+	}
+	for s := range m.slots {
+		st := &m.slots[s]
+		if st.follower == p.id || st.role != roleNone && (st.holder == p.id || st.backup == p.id || st.cover == p.id) {
+			return false
+		}
+	}
+	return m.now-p.heard > 10*m.cfg.Grant
+}
+
+func (m *Machine) forgetPair(p *pair) {
+	delete(m.pairs, p.id)
+	m.peers = slices.DeleteFunc(m.peers, func(q *pair) bool { return q == p })
+}
+
+// beat renews the grants that this member lives by, and looks for backups that
+// have fallen silent.
+func (m *Machine) beat() {
+	for _, p := range m.peers {
+		if p.gone || p.backs == 0 {
+			p.acked = m.now
+			continue
+		}
+		if m.now-p.beatSent >= m.cfg.Beat {
+			p.beatSent = m.now
+			m.port.Send(p.id, &Beat{Sent: m.now, Term: p.term})
+		}
+	}
+}
+
+// silent reports whether p, a backup, has left beats unanswered for too long.
+func (m *Machine) silent(p *pair) bool {
+	return p.gone || m.now-p.acked > m.cfg.Suspect+m.cfg.Beat
+}
+
+// lost reports whether p can't be relied on to answer: dead, or not heard of
+// for a while although it is asked things.
+func (m *Machine) lost(id ID) bool {
+	p := m.pairs[id]
+	return m.dead(id) || p == nil || m.silent(p)
+}
+
+func (m *Machine) onBeat(p *pair, b *Beat) {
+	p.stamp = max(p.stamp, b.Sent)
+	if b.Term == p.myTerm {
+		p.promised = max(p.promised, m.now+m.cfg.Grant)
+	}
+	m.port.Send(p.id, &BeatAck{Sent: b.Sent, Term: p.myTerm})
+}
+
+func (m *Machine) onBeatAck(p *pair, a *BeatAck) { m.granted(p, a.Sent, a.Term) }
+
+// granted handles an acknowledgement that renews p's grant from sent on.
+func (m *Machine) granted(p *pair, sent int64, term uint64) {
+	p.acked = m.now
+	switch {
+	case term < p.term: // late
+	case term > p.term:
+		// The old grant was ended, or none was known: each slot has to
+		// be acknowledged under the new one.
+		p.grant.End()
+		p.term, p.grant, p.beatSent = term, new(store.Grant), 0
+		for s := range m.slots {
+			st := &m.slots[s]
+			if st.role != roleHolder {
+				continue
+			}
+			if st.cover == p.id {
+				st.cover = 0
+				m.gate(uint16(s))
+			}
+			if st.backup == p.id {
+				m.queueItem(p, uint16(s), toBackup)
+			}
+		}
+	default:
+		until := p.grant.Until()
+		p.grant.Extend(sent + m.cfg.Grant)
+		if until <= m.now && p.grant.Until() > m.now && until > 0 {
+			for s := range m.slots { // was run out
+				if st := &m.slots[s]; st.role == roleHolder && st.cover == p.id {
+					m.port.Wake(uint16(s))
+				}
+			}
+		}
+	}
+}
+
+// endGrant ends this member's grant to p: it serves what was p's.
+func (m *Machine) endGrant(p *pair) { p.myTerm++ }

@@ -1,0 +1,184 @@
+package possess
+
+import "github.com/peerlimit/peerlimit/cluster/internal/store"
+
+// scan looks all slots over: who should hold and back them, and what has
+// fallen silent.
+func (m *Machine) scan() {
+	for _, p := range m.peers {
+		p.backs = 0
+	}
+	moving := map[ID]int{} // slots being moved, by follower
+	for s := range m.slots {
+		st := &m.slots[s]
+		if st.role != roleHolder {
+			continue
+		}
+		if st.backup != 0 {
+			m.pair(st.backup).backs++
+		}
+		if st.cover != 0 && st.cover != st.backup && st.cover != m.cfg.Self {
+			m.pair(st.cover).backs++
+		}
+		if st.follower != 0 {
+			moving[st.follower]++
+		}
+	}
+	for s := range m.slots {
+		slot, st := uint16(s), &m.slots[s]
+		switch st.role {
+		case roleHolder:
+			m.scanHeld(slot, st, moving)
+		case roleCopy, roleFollower:
+			m.scanCopy(slot, st)
+		default:
+			m.scanNone(slot, st)
+		}
+	}
+}
+
+func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
+	order := m.view.Order(slot)
+	if st.follower != 0 && (m.lost(st.follower) || !m.wants(slot, st)) {
+		m.cancelFollower(slot, st)
+	}
+	switch {
+	case st.cover == m.cfg.Self && st.backup == 0: // alone
+		if st.follower == 0 {
+			m.follow(slot, st, m.firstOther(order), false, moving)
+		}
+		return
+	case st.backup == 0 || m.lost(st.backup):
+		m.startClaim(slot, ClaimRename)
+		return
+	case st.cover != st.backup || !st.full:
+		m.queueItem(m.pair(st.backup), slot, toBackup)
+		return
+	}
+	if st.follower != 0 {
+		m.queueItem(m.pair(st.follower), slot, toOther)
+		return
+	}
+	switch to := order[0]; {
+	case to != m.cfg.Self && to != 0 && !m.lost(to):
+		m.follow(slot, st, to, true, moving)
+	default:
+		if to := m.firstOther(order); to != st.backup {
+			m.follow(slot, st, to, false, moving)
+		}
+	}
+}
+
+// wants reports whether the follower still is who it should be.
+func (m *Machine) wants(slot uint16, st *slotState) bool {
+	order := m.view.Order(slot)
+	if st.toHolder {
+		return order[0] == st.follower
+	}
+	return order[0] == m.cfg.Self && m.firstOther(order) == st.follower || st.cover == m.cfg.Self ||
+		m.lost(order[0])
+}
+
+// firstOther returns the first of a slot's order that can be its backup.
+func (m *Machine) firstOther(order [4]ID) ID {
+	for _, id := range order {
+		if id != 0 && id != m.cfg.Self && !m.lost(id) {
+			return id
+		}
+	}
+	return 0
+}
+
+// follow starts to bring a member up to date, so that it can become holder or
+// backup without the slot ever being without a full copy.
+func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool, moving map[ID]int) {
+	if id == 0 || moving[id] >= m.cfg.MoveSlots {
+		return
+	}
+	moving[id]++
+	st.follower, st.toHolder = id, toHolder
+	if toHolder && id == st.backup {
+		st.ffull = true // it has everything already
+	} else {
+		st.ffresh, st.ffull = true, false
+		m.port.Follow(slot, store.Follower, false)
+	}
+	st.queued[toOther], st.flying[toOther] = false, false
+	m.queueItem(m.pair(id), slot, toOther)
+}
+
+func (m *Machine) cancelFollower(slot uint16, st *slotState) {
+	m.port.Unfollow(slot, store.Follower, false)
+	st.follower, st.toHolder, st.ffresh, st.ffull = 0, false, false, false
+	st.queued[toOther], st.flying[toOther] = false, false
+}
+
+// promote makes the follower, which has everything, the backup. Until it has
+// acknowledged that, the slot goes on under the grant of the one before.
+func (m *Machine) promote(slot uint16, st *slotState) {
+	m.port.Promote(slot)
+	st.backup, st.view = st.follower, st.view+1
+	st.fresh, st.full = false, true
+	st.follower, st.toHolder, st.ffull = 0, false, false
+	st.queued, st.flying = [2]bool{}, [2]bool{}
+	p := m.pair(st.backup)
+	if p.backs == 0 {
+		p.beatSent, p.acked = 0, m.now
+	}
+	p.backs++
+	m.queueItem(p, slot, toBackup)
+}
+
+func (m *Machine) scanCopy(slot uint16, st *slotState) {
+	h := m.pair(st.holder)
+	switch {
+	case m.dead(st.holder), st.role == roleCopy && m.now > m.suspectAt(h):
+		m.startClaim(slot, ClaimTake)
+	case st.role == roleFollower && m.now-st.since > staleAfter:
+		m.drop(slot, st) // the holder has thought better of it
+	case st.role == roleCopy && !st.giving && m.now-st.since > staleAfter && !m.expected(slot):
+		// A copy that is not where it should be: perhaps the word that
+		// another was named got lost. Ask the holder.
+		st.since = m.now
+		m.asks[st.holder] = append(m.asks[st.holder], m.askItem(slot, ClaimTake))
+	}
+}
+
+const staleAfter = 1_000_000_000 // 1 s
+
+// expected reports whether this member is first or second in ring order.
+func (m *Machine) expected(slot uint16) bool {
+	order := m.view.Order(slot)
+	return !m.draining && (order[0] == m.cfg.Self || order[1] == m.cfg.Self)
+}
+
+func (m *Machine) scanNone(slot uint16, st *slotState) {
+	if st.merging {
+		switch {
+		case m.now-st.since > mergePatience:
+			m.drop(slot, st) // nobody holds it who would take it
+		case !m.dead(st.holder) && st.holder != m.cfg.Self:
+			m.queueItem(m.pair(st.holder), slot, toOther)
+		}
+		return
+	}
+	if m.first(slot) != m.cfg.Self || m.draining {
+		st.since = m.now
+		return
+	}
+	wait := m.cfg.Grant
+	switch {
+	case st.epoch == 0:
+		wait = m.cfg.Suspect
+	case !m.dead(st.holder):
+		wait = staleAfter // it will hand the slot over
+	}
+	if st.since == 0 {
+		st.since = m.now
+	}
+	if m.now-st.since >= wait || len(m.view.Alive) == 1 {
+		m.startClaim(slot, ClaimFound)
+	}
+}
+
+const mergePatience = 10_000_000_000 // 10 s

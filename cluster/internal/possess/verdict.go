@@ -1,0 +1,55 @@
+package possess
+
+// Do is what to do with an operation that the gate did not let through.
+type Do int
+
+const (
+	// Wait: keep the operation; the slot will be woken.
+	Wait Do = iota
+	// Moved: To holds the slot, as far as is known.
+	Moved
+	// Refuse: too few members are left.
+	Refuse
+)
+
+// Verdict says what to do with an operation.
+type Verdict struct {
+	Do    Do
+	To    ID
+	Epoch uint64
+}
+
+// Verdict says what to do with an operation on slot that the gate did not let
+// through. tried is a member that its sender could not reach or that was
+// silent, 0 if none.
+func (m *Machine) Verdict(now int64, slot uint16, tried ID) Verdict {
+	m.enter(now)
+	st := &m.slots[slot]
+	switch {
+	case m.short:
+		return Verdict{Do: Refuse}
+	case st.role == roleHolder || st.giving:
+		return Verdict{Do: Wait}
+	case st.role == roleCopy && (st.claim != nil || st.holder == tried || m.dead(st.holder)):
+		return Verdict{Do: Wait}
+	case st.holder != 0 && st.holder != m.cfg.Self && !m.dead(st.holder):
+		return Verdict{Do: Moved, To: st.holder, Epoch: st.epoch}
+	}
+	if first := m.view.Order(slot)[0]; first != m.cfg.Self && first != 0 {
+		return Verdict{Do: Moved, To: first}
+	}
+	return Verdict{Do: Wait}
+}
+
+// Holder returns who holds slot as far as this member knows, or else who
+// should, and the epoch of that.
+func (m *Machine) Holder(slot uint16) (ID, uint64) {
+	st := &m.slots[slot]
+	if st.holder != 0 && !m.dead(st.holder) {
+		return st.holder, st.epoch
+	}
+	if m.view.Order == nil {
+		return 0, 0
+	}
+	return m.first(slot), 0
+}

@@ -1,0 +1,74 @@
+package sim
+
+import "github.com/peerlimit/peerlimit/cluster/internal/possess"
+
+// Scenario is a kind of bad day.
+type Scenario struct {
+	Name string
+	// Planned: nothing may be lost and nobody may go without an answer.
+	Planned bool
+	// Single: one fault at a time, in which every call is answered.
+	Single bool
+	Do     func(w *World)
+}
+
+// Scenarios are the kinds of bad days.
+var Scenarios = []Scenario{
+	{"steady", true, true, func(w *World) { w.Run(second) }},
+	{"join", true, true, func(w *World) { w.Join(); w.Run(2 * second) }},
+	{"three join at once", true, true, func(w *World) { w.Join(); w.Join(); w.Join(); w.Run(2500 * ms) }},
+	{"leave", true, true, func(w *World) { w.Leave(w.Pick()); w.Run(2 * second) }},
+	{"rolling restart", true, true, func(w *World) {
+		for range w.opt.Members {
+			w.Leave(w.Up()[0])
+			w.Run(1500 * ms)
+			w.Join()
+			w.Run(w.between(200*ms, 1500*ms))
+		}
+	}},
+	{"kill", false, true, func(w *World) { w.Kill(w.Pick()); w.Run(3500 * ms) }},
+	{"kill and rebirth", false, true, func(w *World) { w.Rebirth(w.Pick(), w.between(20*ms, second)); w.Run(3500 * ms) }},
+	{"stall", false, true, func(w *World) {
+		d := []int64{160 * ms, 200 * ms, 300 * ms, 600 * ms, 2 * second, 4 * second}[w.rng.IntN(6)]
+		w.Stall(w.Pick(), d)
+		w.Run(d + 2*second)
+	}},
+	{"join and kill", false, false, func(w *World) { w.Join(); w.Run(w.between(0, 600*ms)); w.Kill(w.Pick()); w.Run(3500 * ms) }},
+	{"join and stall", false, false, func(w *World) {
+		w.Join()
+		w.Run(w.between(0, 600*ms))
+		w.Stall(w.Pick(), w.between(150*ms, 3*second))
+		w.Run(4 * second)
+	}},
+	{"leave and kill", false, false, func(w *World) { w.Leave(w.Pick()); w.Run(w.between(0, 600*ms)); w.Kill(w.Pick()); w.Run(3500 * ms) }},
+	{"two kills in turn", false, false, func(w *World) {
+		w.Kill(w.Pick())
+		w.Run(5 * second)
+		if len(w.Up()) > 2 {
+			w.Kill(w.Pick())
+			w.Run(4 * second)
+		}
+	}},
+	{"split", false, false, func(w *World) {
+		side := map[possess.ID]bool{}
+		up := w.Up()
+		for _, m := range up[:1+w.rng.IntN(len(up)-1)] {
+			side[m.id] = true
+		}
+		d := w.between(500*ms, 8*second)
+		w.Split(side, d)
+		w.Run(d + 4*second)
+	}},
+}
+
+// Run runs a scenario from a seed.
+func Run(s Scenario, opt Options) *World {
+	w := New(opt)
+	w.Run(2 * second)
+	s.Do(w)
+	w.Settle(s.Planned)
+	if s.Single && w.Unavailable > 0 {
+		w.violate("%d calls unanswered", w.Unavailable)
+	}
+	return w
+}
