@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -48,7 +49,13 @@ func (n *Node) Handle(kind string, h func(ctx context.Context, from Member, payl
 func (n *Node) Call(ctx context.Context, to Member, kind string, payload []byte) ([]byte, error) {
 	answer, err := n.peers.Call(ctx, peer.Boot(to.Boot), kind, payload)
 	if err != nil {
-		return nil, fmt.Errorf("cluster: call %s of %s: %w", kind, to.Name, err)
+		switch {
+		case errors.Is(err, peer.ErrClosed):
+			err = ErrClosed
+		case errors.Is(err, peer.ErrBusy), errors.Is(err, peer.ErrQueueFull):
+			err = ErrBusy
+		}
+		return nil, fmt.Errorf("call %s of %s: %w", kind, to.Name, err)
 	}
 	return answer, nil
 }

@@ -45,6 +45,12 @@ func (h *hooks) NotifyAlive(n *memberlist.Node) error {
 	if member.Boot == h.m.boot {
 		return nil
 	}
+	if member.Gossip == h.m.transport.advertise {
+		// Only one process can listen there, and that is this one.
+		h.m.table.heard(member.Boot, Dead, 0)
+		h.m.table.gone(member.Boot, true)
+		return errOver
+	}
 	if !h.m.table.believes(member.Boot) {
 		return errOver
 	}

@@ -272,8 +272,10 @@ func TestANewLifeAtTheSameAddress(t *testing.T) {
 	// the others are: they ping its former life.
 	took := within(t, 3*time.Second, "the new one is in", func() bool { return b.Get(again.boot).State == Alive })
 	t.Log("found after", took)
+	assert.False(t, again.Get(a.boot).State.Live(), "nobody else can live at its own address")
 	within(t, 6*time.Second, "the old one is out", func() bool { return see(again, b, c) })
 	assert.Equal(t, Dead, b.Get(a.boot).State)
+	assert.Equal(t, Dead, again.Get(a.boot).State)
 }
 
 func TestMarkDeadIsFinal(t *testing.T) {
