@@ -72,7 +72,7 @@ func (l *Limiter) AllowAll(ctx context.Context, checks ...Check) (All, error) {
 		all.Decisions[i] = parts[i].decision
 		all.Allowed = all.Allowed && parts[i].decision.Allowed
 		if l.observer != nil {
-			l.observe(ctx, &all.Decisions[i], checks[i].Cost, start)
+			l.observe(ctx, &all.Decisions[i], parts[i].policy.capacity(), checks[i].Cost, start)
 		}
 	}
 	return all, nil
@@ -111,8 +111,11 @@ func (p *part) prepare(l *Limiter, c *Check) error {
 		p.decision, _, _ = l.fake.decide(&p.policy, c.Cost)
 		return nil
 	}
-	if err := l.check(&p.policy, c.Key); err != nil {
+	if err := l.resolve(&p.policy, c.Key); err != nil {
 		return err
+	}
+	if p.policy.Algorithm == Concurrency {
+		return badField("algorithm", "of policy %s is concurrency: its places are taken by Acquire", p.policy.Name)
 	}
 	if err := p.policy.checkCost(c.Cost); err != nil {
 		return err
@@ -147,7 +150,7 @@ func (p *part) reserve(ctx context.Context, l *Limiter) {
 	}
 	l.degraded.leave(p.policy.Name)
 	p.reserved = res.allowed()
-	p.decision = Decision{Limit: p.op.rule.burst, Policy: p.policy.Name}
+	p.decision = Decision{Limit: p.policy.Limit, Policy: p.policy.Name}
 	p.decision.fill(&res)
 	p.decision = shadowed(&p.policy, p.decision)
 }

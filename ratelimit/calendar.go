@@ -68,12 +68,12 @@ type windows struct {
 // it goes on in steps as long as the outermost one.
 func (w *windows) at(wall int64) (start, end int64) {
 	if w.unit > 0 {
-		return step(wall, -w.ahead, w.unit)
+		return windowOf(wall, -w.ahead, w.unit)
 	}
 	e := &w.edges
 	switch {
 	case wall < e[0]:
-		return step(wall, e[0], e[1]-e[0])
+		return windowOf(wall, e[0], e[1]-e[0])
 	case wall < e[1]:
 		return e[0], e[1]
 	case wall < e[2]:
@@ -81,11 +81,11 @@ func (w *windows) at(wall int64) (start, end int64) {
 	case wall < e[3]:
 		return e[2], e[3]
 	}
-	return step(wall, e[3], e[3]-e[2])
+	return windowOf(wall, e[3], e[3]-e[2])
 }
 
-// step returns the window of length unit, counted from origin, that t lies in.
-func step(t, origin, unit int64) (start, end int64) {
+// windowOf returns the window of length unit, counted from origin, that t lies in.
+func windowOf(t, origin, unit int64) (start, end int64) {
 	past := (t - origin) % unit
 	if past < 0 {
 		past += unit
@@ -95,7 +95,7 @@ func step(t, origin, unit int64) (start, end int64) {
 
 // valid says whether windows that came from outside can be used.
 func (w *windows) valid() bool {
-	const far = 1 << 61 // ns: the years 1897 to 2043
+	const far = 1 << 62 // ns: the years 1823 to 2116
 	if w.unit != 0 {
 		return w.unit > 0 && w.unit <= int64(MaxPeriod) && -far < w.ahead && w.ahead < far
 	}
@@ -195,7 +195,7 @@ func (c *calendars) get(a Alignment, loc *time.Location, now time.Time) *windows
 // goodUntil is when windows must be computed again: at the end of the current
 // one, and every quarter of an hour, in which a zone may change its offset.
 func goodUntil(w *windows, wall int64) int64 {
-	_, end := step(wall, 0, int64(15*time.Minute))
+	_, end := windowOf(wall, 0, int64(15*time.Minute))
 	if w.unit == 0 {
 		end = min(end, w.edges[2])
 	}

@@ -6,11 +6,10 @@ import "time"
 type Decision struct {
 	// Allowed says whether the call may go ahead.
 	Allowed bool
-	// Limit is what can be had at once when nothing is used: the burst of a
-	// token bucket, the limit of the other algorithms.
+	// Limit is the policy's, as it was in force for this decision.
 	Limit int64
-	// Remaining is how many permits could be had now, after this decision.
-	// Never negative.
+	// Remaining is how many permits could be had now, after this decision:
+	// at most the policy's burst, never negative.
 	Remaining int64
 	// RetryAfter is how long to wait until the same cost would be allowed if
 	// nobody else spends anything. 0 when allowed.

@@ -128,14 +128,18 @@ func reasonOf(ctx context.Context, err error) string {
 	return ReasonUnavailable
 }
 
+func (l *Limiter) modeOf(p *Policy) FailureMode {
+	if p.OnUnavailable != 0 {
+		return p.OnUnavailable
+	}
+	return l.onUnavailable
+}
+
 // unavailable decides by the failure mode.
 func (l *Limiter) unavailable(ctx context.Context, p *Policy, key []byte, o op, reason string) (Decision, int64) {
-	mode := p.OnUnavailable
-	if mode == 0 {
-		mode = l.onUnavailable
-	}
+	mode := l.modeOf(p)
 	members := l.degraded.enter(p.Name, reason, mode, l.members())
-	d := Decision{Limit: p.capacity(), Policy: p.Name, Degraded: true, Reason: reason}
+	d := Decision{Limit: p.Limit, Policy: p.Name, Degraded: true, Reason: reason}
 	switch {
 	case mode == FailLocal && l.local != nil:
 		share := *p
@@ -148,11 +152,11 @@ func (l *Limiter) unavailable(ctx context.Context, p *Policy, key []byte, o op, 
 		res, err := l.local.Do(context.WithoutCancel(ctx), key, o)
 		if err == nil {
 			d.fill(&res)
-			d.Limit = share.capacity()
+			d.Limit = share.Limit
 			return d, res.granted
 		}
 	case mode == FailOpen:
-		d.Allowed, d.Remaining = true, d.Limit
+		d.Allowed, d.Remaining = true, p.capacity()
 		return d, o.cost
 	}
 	d.RetryAfter = degradedRetry

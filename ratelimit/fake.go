@@ -19,9 +19,9 @@ var (
 )
 
 func (f fake) decide(p *Policy, cost int64) (Decision, int64, error) {
-	d := Decision{Limit: max(p.capacity(), 0), Policy: p.Name}
+	d := Decision{Limit: max(p.Limit, 0), Policy: p.Name}
 	if f == allowing {
-		d.Allowed, d.Remaining = true, d.Limit
+		d.Allowed, d.Remaining = true, max(p.capacity(), 0)
 		return d, cost, nil
 	}
 	d.RetryAfter, d.ResetAfter, d.NextAfter = time.Second, time.Second, time.Second

@@ -64,6 +64,7 @@ type Limiter struct {
 	calendars     calendars
 	fake          fake
 	closed        atomic.Bool
+	running       running
 }
 
 // New returns a limiter. Two on one cluster member need two namespaces.
@@ -120,6 +121,7 @@ func (l *Limiter) Close() error {
 	if l.fake != realLimiter || l.closed.Swap(true) {
 		return nil
 	}
+	l.running.close()
 	if l.local != nil {
 		_ = l.local.Close()
 	}
@@ -137,14 +139,17 @@ func (l *Limiter) decide(ctx context.Context, p *Policy, key string, kind opKind
 	}
 	d, granted, err := l.decideQuietly(ctx, p, key, kind, cost)
 	if l.observer != nil && err == nil && kind != opStatus {
-		l.observe(ctx, &d, cost, start)
+		l.observe(ctx, &d, p.capacity(), cost, start)
 	}
 	return d, granted, err
 }
 
 func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind opKind, cost int64) (Decision, int64, error) {
-	if err := l.check(p, key); err != nil {
+	if err := l.resolve(p, key); err != nil {
 		return Decision{}, 0, err
+	}
+	if p.Algorithm == Concurrency && kind != opStatus {
+		return Decision{}, 0, badField("algorithm", "of policy %s is concurrency: its places are taken by Acquire", p.Name)
 	}
 	if kind != opAtMost {
 		if err := p.checkCost(cost); err != nil {
@@ -172,21 +177,19 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 		return shadowed(p, d), granted, nil
 	}
 	l.degraded.leave(p.Name)
-	d := Decision{Limit: o.rule.burst, Policy: p.Name}
+	d := Decision{Limit: p.Limit, Policy: p.Name}
 	d.fill(&res)
 	return shadowed(p, d), res.granted, nil
 }
 
-// check refuses what no limiter should work with.
-func (l *Limiter) check(p *Policy, key string) error {
+// resolve refuses what no limiter should work with, and puts what is stored
+// under the policy's name in its place.
+func (l *Limiter) resolve(p *Policy, key string) error {
 	if err := p.validate(); err != nil {
 		return err
 	}
 	if err := checkKey(key); err != nil {
 		return err
-	}
-	if p.Algorithm == Concurrency {
-		return badField("algorithm", "of policy %s is concurrency: its places are taken by Acquire", p.Name)
 	}
 	if l.closed.Load() {
 		return ErrClosed

@@ -1,9 +1,6 @@
 package ratelimit
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // sameWindow is how far apart two members may put the start of one window: a
 // state travels as durations, and so gains the time it was under way.
@@ -19,13 +16,13 @@ func (machine) Merge(x, y state) state {
 	case y.kind == kindNone:
 		return x
 	case x.reset != y.reset:
-		return later(x, y, x.reset > y.reset)
+		return later(x, y, int16(x.reset-y.reset) > 0)
 	case x.kind == kindGone:
 		return y
 	case y.kind == kindGone:
 		return x
 	case x.version != y.version:
-		return later(x, y, int16(x.version-y.version) > 0)
+		return later(x, y, x.version > y.version)
 	case x.kind != y.kind:
 		return later(x, y, x.kind > y.kind)
 	}
@@ -44,7 +41,7 @@ func later(x, y state, first bool) state {
 func mergeUsed(x, y state) state {
 	switch x.kind {
 	case kindBucket:
-		return later(x, y, x.a > y.a || x.a == y.a && mul(x.b, y.c).less(mul(y.b, x.c)) == false)
+		return later(x, y, x.a > y.a || x.a == y.a && !mul(x.b, y.c).less(mul(y.b, x.c)))
 	case kindSliding, kindFixed:
 		if x.a-y.a > sameWindow || y.a-x.a > sameWindow {
 			return later(x, y, x.a > y.a)
@@ -66,13 +63,15 @@ func mergeExtra(s, x, y *state) {
 	}
 	var reserved []reservation
 	var places []place
+	seenReserved, seenPlaces := make(map[uint64]int), make(map[uint64]int)
 	for _, from := range []*state{x, y} {
 		if from.extra == nil {
 			continue
 		}
 		for _, v := range from.extra.reserved {
-			i := slices.IndexFunc(reserved, func(o reservation) bool { return o.id == v.id })
-			if i < 0 {
+			i, seen := seenReserved[v.id]
+			if !seen {
+				seenReserved[v.id] = len(reserved)
 				reserved = append(reserved, v)
 				continue
 			}
@@ -81,8 +80,9 @@ func mergeExtra(s, x, y *state) {
 			reserved[i].until = max(reserved[i].until, v.until)
 		}
 		for _, p := range from.extra.places {
-			i := slices.IndexFunc(places, func(o place) bool { return o.id == p.id })
-			if i < 0 {
+			i, seen := seenPlaces[p.id]
+			if !seen {
+				seenPlaces[p.id] = len(places)
 				places = append(places, p)
 				continue
 			}

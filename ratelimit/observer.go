@@ -29,19 +29,19 @@ type Observation struct {
 	Decision Decision
 	Outcome  Outcome
 	Cost     int64 // permits asked for
-	// NearLimit: allowed, with at least 80 % of the limit in use.
+	// NearLimit: allowed, with at least 80 % of what can be had at once in use.
 	NearLimit bool
 	// Start and Took are when the decision was asked for and how long it took.
 	Start time.Time
 	Took  time.Duration
 }
 
-func (l *Limiter) observe(ctx context.Context, d *Decision, cost int64, start time.Time) {
+func (l *Limiter) observe(ctx context.Context, d *Decision, capacity, cost int64, start time.Time) {
 	l.observer.Decided(ctx, Observation{
 		Decision:  *d,
 		Outcome:   d.Outcome(),
 		Cost:      cost,
-		NearLimit: d.nearLimit(),
+		NearLimit: d.nearLimit(capacity),
 		Start:     start,
 		Took:      time.Since(start),
 	})
@@ -62,6 +62,6 @@ func (d *Decision) Outcome() Outcome {
 	return OutcomeDenied
 }
 
-func (d *Decision) nearLimit() bool {
-	return d.Allowed && !d.Degraded && d.Reason == "" && d.Remaining <= d.Limit/5
+func (d *Decision) nearLimit(capacity int64) bool {
+	return d.Allowed && !d.Degraded && d.Reason == "" && d.Remaining <= capacity/5
 }

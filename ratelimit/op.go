@@ -57,4 +57,4 @@ const (
 	resultFlagsEnd
 )
 
-func (r *result) allowed() bool { return r.flags&resultAllowed != 0 }
+func (r result) allowed() bool { return r.flags&resultAllowed != 0 }

@@ -10,7 +10,7 @@ import (
 const (
 	MaxLimit  = 1 << 53 // permits, for limit, burst and cost
 	MinPeriod = time.Millisecond
-	MaxPeriod = 100 * 365 * 24 * time.Hour // also bounds the time in which a burst comes back
+	MaxPeriod = 50 * 365 * 24 * time.Hour // also bounds the time in which a burst comes back
 	// MaxPlaces bounds the limit of a concurrency policy: each place taken is
 	// an item of the key's state.
 	MaxPlaces = 10_000

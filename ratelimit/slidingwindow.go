@@ -50,6 +50,10 @@ func slidingLeft(s *state, m moment) int64 {
 	return s.d - min(max(m.now-s.a, 0), s.d)
 }
 
+// slidingEarly returns how long it takes until the current window begins: more
+// than 0 only when the clock was set back, or another member's is behind.
+func slidingEarly(s *state, m moment) int64 { return max(s.a-m.now, 0) }
+
 // slidingDebt returns what is used in 1/period permits.
 func slidingDebt(s *state, m moment) u128 {
 	return mul(s.b, s.d).add(mul(s.c, slidingLeft(s, m)))
@@ -86,11 +90,17 @@ func slidingGiveBack(s *state, n int64) {
 func slidingWait(s *state, r *rule, m moment, n int64) int64 {
 	room := r.limit - n // what may be in use for n to fit
 	left := slidingLeft(s, m)
+	var t int64
 	if room >= s.b {
-		return fade(s.c, left, room-s.b, s.d)
+		t = fade(s.c, left, room-s.b, s.d)
+	} else {
+		// Not within this window: in the next one its own count fades.
+		t = left + fade(s.b, s.d, room, s.d)
 	}
-	// Not within this window: in the next one its own count fades.
-	return left + fade(s.b, s.d, room, s.d)
+	if t > 0 {
+		t += slidingEarly(s, m)
+	}
+	return t
 }
 
 // fade returns how long it takes until count permits of a window that still
@@ -106,9 +116,9 @@ func fade(count, left, room, period int64) int64 {
 func slidingWhole(s *state, m moment) int64 {
 	switch {
 	case s.b > 0:
-		return slidingLeft(s, m) + s.d
+		return slidingEarly(s, m) + slidingLeft(s, m) + s.d
 	case s.c > 0:
-		return slidingLeft(s, m)
+		return slidingEarly(s, m) + slidingLeft(s, m)
 	}
 	return 0
 }

@@ -9,12 +9,12 @@ package ratelimit
 type state struct {
 	a, b, c, d int64
 
+	// version of the stored policy that judged last, 0 for a caller's own.
+	version uint32
 	// reset counts resets of the key. Of two states that were served apart
 	// while the network was split the one with the later reset counts.
-	reset uint32
-	// version of the stored policy that judged last, 0 for a caller's own.
-	version uint16
-	kind    kind
+	reset uint16
+	kind  kind
 
 	extra *extra // nil unless something is reserved or in flight
 }
@@ -58,7 +58,7 @@ func kindOf(r *rule) kind {
 type rule struct {
 	algorithm Algorithm
 	align     Alignment
-	version   uint16
+	version   uint32
 	limit     int64 // permits
 	burst     int64 // permits; limit where the algorithm has none
 	period    int64 // ns; 0 where align is set
@@ -70,9 +70,6 @@ type moment struct {
 	now  int64 // monotonic, ns
 	wall int64 // ns since 1970
 }
-
-// usage answers what the algorithms are asked, for a state that settle has
-// brought up to now. All are pure.
 
 // settle brings s up to now and to the caller's rule. What was used is kept
 // when limit, burst or period changed; when the algorithm changed it is carried
@@ -102,6 +99,7 @@ func settle(s *state, r *rule, m moment) {
 	}
 }
 
+// convert carries what was used over to another algorithm.
 func convert(s *state, r *rule, m moment, want kind) {
 	used := usedOf(s, m)
 	s.a, s.b, s.c, s.d = 0, 0, 0, 0

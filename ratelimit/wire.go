@@ -59,8 +59,8 @@ func appendItem(b []byte, id uint64, permits, left int64) []byte {
 func (machine) ParseState(b []byte, now int64) (state, error) {
 	r := reader{b: b}
 	s := state{kind: kind(r.byte())}
-	s.reset = uint32(r.uvarint(math.MaxUint32))
-	s.version = uint16(r.uvarint(math.MaxUint16))
+	s.reset = uint16(r.uvarint(math.MaxUint16))
+	s.version = uint32(r.uvarint(math.MaxUint32))
 	if s.kind != kindGone && s.kind != kindNone {
 		s.a, s.b, s.c, s.d = r.varint(), r.varint(), r.varint(), r.varint()
 		if !validWords(&s) {
@@ -143,7 +143,7 @@ func (machine) ParseOp(b []byte) (op, error) {
 	r := reader{b: b}
 	o := op{kind: opKind(r.byte()), flags: opFlags(r.byte())}
 	o.rule = rule{algorithm: Algorithm(r.byte()), align: Alignment(r.byte())}
-	o.rule.version = uint16(r.uvarint(math.MaxUint16))
+	o.rule.version = uint32(r.uvarint(math.MaxUint32))
 	o.rule.limit = int64(r.uvarint(MaxLimit))
 	o.rule.burst = int64(r.uvarint(MaxLimit))
 	o.rule.period = int64(r.uvarint(uint64(MaxPeriod)))

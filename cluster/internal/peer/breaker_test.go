@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,9 +112,9 @@ func TestBreakerOfAPeer(t *testing.T) {
 	inVillage(t, func(t *testing.T, v *village) {
 		log := new(logLines)
 		a, b := v.add(1, func(c *Config) { c.Logger = log.logger() }), v.add(2, nil)
-		answer := true
+		var mute atomic.Bool
 		b.Handle("x", func(ctx context.Context, _ Boot, _ []byte) ([]byte, error) {
-			if !answer {
+			if mute.Load() {
 				<-ctx.Done()
 			}
 			return nil, errors.New("an answer all the same")
@@ -129,7 +130,7 @@ func TestBreakerOfAPeer(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		answer = false
+		mute.Store(true)
 		for range 10 { // callers that give up, or grant no time, are no failures of the peer
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(time.Second, cancel)
@@ -154,7 +155,7 @@ func TestBreakerOfAPeer(t *testing.T) {
 		if err := call(t.Context()); !errors.Is(err, ErrBreakerOpen) || a.Allow(2) {
 			t.Fatal(err)
 		}
-		answer = true
+		mute.Store(false)
 		if acks := a.Broadcast(t.Context(), []Boot{2}, "x", nil); !errors.As(acks[2], &remote) {
 			t.Errorf("a broadcast was not tried at an open breaker: %v", acks)
 		}

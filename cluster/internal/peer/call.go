@@ -179,7 +179,7 @@ func (t *Transport) begin(ctx context.Context, to Boot, kind string, payload []b
 	err := k.peer.links[LaneCalls].send(&Message{Type: typeCall, ID: k.id, Payload: b})
 	if err != nil {
 		k.peer.calls.take(k.id)
-		o := neither
+		o := neither // a full queue, or a peer just removed
 		if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrPeerGone) {
 			o = failed
 		}
@@ -189,35 +189,55 @@ func (t *Transport) begin(ctx context.Context, to Boot, kind string, payload []b
 	return k, nil
 }
 
-// await waits for the answer of a call that was sent.
+// await waits for the answer of a call that was sent. An answer that has come counts, even if the context has ended.
 func (t *Transport) await(ctx context.Context, k *call) ([]byte, error) {
 	var r result
-	o := succeeded
 	select {
 	case r = <-k.done:
-		if errors.Is(r.err, ErrLost) || errors.Is(r.err, ErrUnreachable) || errors.Is(r.err, ErrPeerGone) {
-			o = failed
-		} else if errors.Is(r.err, ErrClosed) || errors.Is(r.err, ErrUnknownPeer) {
-			o = neither
-		}
 	case <-t.ctx.Done():
-		r.err, o = ErrClosed, neither
+		r.err = ErrClosed
 	case <-ctx.Done():
-		r.err, o = ctx.Err(), neither
-		if errors.Is(r.err, context.DeadlineExceeded) && time.Since(k.began) >= min(fairTime, t.cfg.CallTimeout) {
-			o = failed
-		}
-		if k.peer != nil {
-			k.peer.calls.take(k.id)
-			if c := k.peer.links[LaneCalls].cur.Load(); c != nil {
-				_ = c.push(&Message{Type: typeCancel, ID: k.id}) // a courtesy: the other side's deadline ends it too
-			}
-		}
+		r = t.giveUp(k, ctx.Err())
 	}
 	if k.peer != nil {
-		k.peer.breaker.leave(k.ticket, o)
+		k.peer.breaker.leave(k.ticket, t.blame(k, r.err))
 	}
 	return r.payload, r.err
+}
+
+// giveUp returns the result of a call that is waited for no longer.
+func (t *Transport) giveUp(k *call, why error) result {
+	if k.peer == nil {
+		select {
+		case r := <-k.done:
+			return r
+		default:
+			return result{err: why}
+		}
+	}
+	if k.peer.calls.take(k.id) == nil {
+		return <-k.done // who took it sends this
+	}
+	if c := k.peer.links[LaneCalls].cur.Load(); c != nil {
+		_ = c.push(&Message{Type: typeCancel, ID: k.id}) // a courtesy: the other side's deadline ends it too
+	}
+	return result{err: why}
+}
+
+// blame says what a call's end means for the peer's breaker.
+func (t *Transport) blame(k *call, err error) outcome {
+	switch {
+	case errors.Is(err, ErrLost), errors.Is(err, ErrUnreachable), errors.Is(err, ErrPeerGone):
+		return failed
+	case errors.Is(err, context.DeadlineExceeded):
+		if time.Since(k.began) >= min(fairTime, t.cfg.CallTimeout) {
+			return failed
+		}
+		return neither
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrUnknownPeer), errors.Is(err, context.Canceled):
+		return neither
+	}
+	return succeeded
 }
 
 // answered takes a reply in.

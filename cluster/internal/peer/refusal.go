@@ -89,9 +89,8 @@ func (r *rejections) snapshot() map[string]uint64 {
 
 // How long a refusal that was logged is not logged again, and how many are remembered.
 const (
-	logAgain    = 10 * time.Minute
-	logMemory   = 1024
-	explainHint = "peer refused"
+	logAgain  = 10 * time.Minute
+	logMemory = 1024
 )
 
 // onceLog remembers what was logged of late, so that a flood of bad connections is a line, not a flood of lines.
@@ -116,10 +115,10 @@ func (o *onceLog) first(key string, now time.Time) bool {
 
 // reject counts a refusal and logs it, once per source and reason.
 func (t *Transport) reject(source, reason string, err error) {
-	t.rejected.add(reason)
 	if t.logged.first(source+"\x00"+reason, time.Now()) {
-		t.cfg.Logger.Warn(explainHint, "peer", source, "reason", reason, "error", err.Error())
+		t.cfg.Logger.Warn("peer refused", "peer", source, "reason", reason, "error", err.Error())
 	}
+	t.rejected.add(reason)
 }
 
 // explain turns a refusing answer into an error for the dialer.

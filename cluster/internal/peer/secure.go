@@ -73,6 +73,15 @@ func (s *security) secure(ctx context.Context, nc net.Conn, dialed bool) (secure
 	return tc, peerKey(tc.ConnectionState()), nil
 }
 
+// stillAccepts says whether a key that was accepted when its connection began still is. It is asked again once the
+// connection is where SetSecrets finds it, or one that was being made while the secrets changed would stay.
+func (s *security) stillAccepts(key ed25519.PublicKey) bool {
+	ids := s.ids.Load()
+	return ids == nil || ids.accepts(key)
+}
+
+var errWithdrawn = refuse(reasonSecret, errors.New("its secret is no longer accepted"))
+
 // SetSecrets replaces the secrets: the first is shown from now on, all are accepted, and connections that were
 // authenticated by one no longer among them are closed. To rotate, add the new secret last on every member, then move
 // it first on every member, then remove the old one. A member that began plain or with certificates can't change to
@@ -87,10 +96,10 @@ func (t *Transport) SetSecrets(secrets [][]byte) error {
 	}
 	t.security.ids.Store(ids)
 	for _, c := range t.allConns() {
-		if c.key != nil && !ids.accepts(c.key) {
-			c.fail(refuse(reasonSecret, errors.New("its secret is no longer accepted")))
+		if !ids.accepts(c.key) {
+			c.fail(errWithdrawn)
 		}
 	}
-	t.streams.closeIf(func(s *stream) bool { return s.key != nil && !ids.accepts(s.key) })
+	t.streams.closeIf(func(s *stream) bool { return !ids.accepts(s.key) })
 	return nil
 }

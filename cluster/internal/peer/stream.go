@@ -131,8 +131,8 @@ func (t *Transport) DialStream(ctx context.Context, to Boot, service string) (ne
 	}
 	quickKeepAlive(nc)
 	s := &stream{Conn: nc, t: t, boot: to, key: key}
-	if !t.streams.add(s) || p.ctx.Err() != nil {
-		_ = s.Close()
+	if !t.streams.add(s) || p.ctx.Err() != nil || !t.security.stillAccepts(key) {
+		s.abort()
 		return nil, fmt.Errorf("peer: stream %s: %w", service, ErrClosed)
 	}
 	return s, nil
@@ -143,8 +143,8 @@ func (t *Transport) startStream(h hello, nc net.Conn, key ed25519.PublicKey) {
 	quickKeepAlive(nc)
 	s := &stream{Conn: nc, t: t, boot: h.from, key: key, accepted: true}
 	serve := t.streamHandler(h.service)
-	if serve == nil || !t.streams.add(s) {
-		_ = s.Close()
+	if serve == nil || !t.streams.add(s) || !t.security.stillAccepts(key) {
+		s.abort()
 		return
 	}
 	started := t.spawn(func() {

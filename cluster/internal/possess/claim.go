@@ -46,10 +46,14 @@ func (r rank) less(o rank) bool {
 }
 
 func rankOf(it AskItem) rank {
-	if it.Claim == ClaimRename {
+	switch it.Claim {
+	case ClaimTake:
+		return rank{it.Epoch + 1, 0, it.View, it.Full}
+	case ClaimRename:
 		return rank{it.Epoch, it.View + 1, it.View, true}
+	default:
+		return rank{} // anybody who has something goes before
 	}
-	return rank{it.Epoch + 1, 0, it.View, it.Full}
 }
 
 func (m *Machine) askItem(slot uint16, kind Claim) AskItem {
@@ -88,7 +92,7 @@ func (m *Machine) retarget(slot uint16) {
 			add(id)
 		}
 	} else {
-		for _, id := range m.view.Order(slot) {
+		for _, id := range m.order(slot) {
 			add(id)
 		}
 	}

@@ -26,6 +26,7 @@ func Append(b []byte, m Message) []byte {
 		b = putInt(b, m.Age)
 		b = putInt(b, m.Echo)
 		b = putUint(b, m.YourTerm)
+		b = append(b, flags(m.Draining, false))
 		b = putUint(b, uint64(len(m.Items)))
 		for i := range m.Items {
 			it := &m.Items[i]
@@ -71,6 +72,7 @@ func Parse(b []byte) (Message, error) {
 		m = &BeatAck{Sent: r.int(), Term: r.uint()}
 	case 3:
 		s := &Sync{Seq: r.uint(), Sent: r.int(), Term: r.uint(), Age: r.int(), Echo: r.int(), YourTerm: r.uint()}
+		s.Draining, _ = r.flags()
 		s.Items = make([]SyncItem, r.count(6))
 		for i := range s.Items {
 			it := &s.Items[i]

@@ -74,6 +74,13 @@ func (m *Machine) decideFound(slot uint16, st *slotState) {
 		st.claim = nil
 		return
 	}
+	for _, a := range st.claim.asks {
+		if a.answered != 0 && a.stand != StandNone {
+			// It is held or will be taken over; whoever does hands it over.
+			st.claim, st.since = nil, m.now
+			return
+		}
+	}
 	_, not, silent := m.tally(st.claim)
 	if not > 0 || silent > 0 {
 		return
@@ -110,7 +117,7 @@ func (m *Machine) reign(slot uint16, st *slotState) {
 // nobody to ask it goes alone; else it asks again.
 func (m *Machine) chooseBackup(slot uint16, st *slotState) {
 	c := st.claim
-	for _, id := range m.view.Order(slot) {
+	for _, id := range m.order(slot) {
 		if id == 0 || id == m.cfg.Self || m.lost(id) {
 			continue
 		}
@@ -174,7 +181,10 @@ func (m *Machine) goAlone(slot uint16, st *slotState) {
 // member knows: by epoch, then by the holder's boot ID, then by view.
 func (m *Machine) learn(slot uint16, k Known) {
 	st := &m.slots[slot]
-	if k.Epoch == 0 || k.Holder == 0 {
+	if k.Holder == 0 {
+		if st.role == roleNone && k.Epoch > st.epoch {
+			st.epoch, st.view, st.holder, st.backup = k.Epoch, k.View, 0, 0
+		}
 		return
 	}
 	switch {

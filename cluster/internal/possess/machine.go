@@ -88,7 +88,9 @@ type Port interface {
 	Follow(slot uint16, l store.List, has bool)
 	Collect(slot uint16, l store.List, b []byte, limit int) (_ []byte, drained bool)
 	Acked(slot uint16, l store.List)
-	Pending(slot uint16, l store.List) bool
+	// Owes reports whether the backup lacks something that is not under
+	// way, and whether somebody waits for it.
+	Owes(slot uint16) (owes, awaited bool)
 	Promote(slot uint16)
 	Unfollow(slot uint16, l store.List, acknowledged bool)
 	Import(slot uint16, b []byte, age int64, merge bool) error
@@ -179,6 +181,7 @@ type Machine struct {
 
 	lastTick, lastCopy, lastScan int64
 	claims                       []uint16
+	later                        []uint16 // slots with changes to send when it is time again
 	asks                         map[ID][]AskItem
 	announcements                map[ID][]Known
 	aloneGrant                   *store.Grant
@@ -194,6 +197,10 @@ func New(cfg Config, port Port, now int64) *Machine {
 		slots: make([]slotState, cfg.Slots), pairs: map[ID]*pair{}, alive: map[ID]bool{},
 		asks: map[ID][]AskItem{}, announcements: map[ID][]Known{},
 		aloneGrant: new(store.Grant),
+		view: View{
+			Order: func(uint16) (none [4]ID) { return none },
+			Dead:  func(ID) bool { return false },
+		},
 	}
 }
 
@@ -276,6 +283,10 @@ func (m *Machine) Tick(now int64) {
 	m.runClaims()
 	if now-m.lastCopy >= m.cfg.CopyEvery {
 		m.lastCopy = now
+		for _, slot := range m.later {
+			m.queueBackup(slot)
+		}
+		m.later = m.later[:0]
 		m.port.TakeMarks(m.queueBackup)
 	}
 	m.leave()
@@ -433,5 +444,20 @@ func (m *Machine) Settled() bool {
 	return true
 }
 
+// order returns the first of slot's ring order, without those that are known
+// to be leaving before the view says so.
+func (m *Machine) order(slot uint16) [4]ID {
+	order := m.view.Order(slot)
+	n := 0
+	for _, id := range order {
+		if p := m.pairs[id]; id != 0 && (p == nil || !p.draining) && (id != m.cfg.Self || !m.draining) {
+			order[n] = id
+			n++
+		}
+	}
+	clear(order[n:])
+	return order
+}
+
 // first returns who should hold a slot.
-func (m *Machine) first(slot uint16) ID { return m.view.Order(slot)[0] }
+func (m *Machine) first(slot uint16) ID { return m.order(slot)[0] }

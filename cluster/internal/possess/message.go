@@ -54,6 +54,8 @@ type Sync struct {
 	Echo int64
 	// YourTerm is the term of the sender's grant to the receiver.
 	YourTerm uint64
+	// Draining: the sender is leaving and takes nothing any more.
+	Draining bool
 	Items    []SyncItem
 }
 

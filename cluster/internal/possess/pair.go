@@ -14,6 +14,8 @@ type pair struct {
 	stamp int64 // the latest instant of its clock seen
 	gone  bool  // dead for certain
 
+	draining bool // it is leaving
+
 	// It as a backup of this member.
 	term     uint64 // its grant's, as known here; 0: not yet
 	grant    *store.Grant
@@ -128,8 +130,8 @@ func (m *Machine) granted(p *pair, sent int64, term uint64) {
 	default:
 		until := p.grant.Until()
 		p.grant.Extend(sent + m.cfg.Grant)
-		if until <= m.now && p.grant.Until() > m.now && until > 0 {
-			for s := range m.slots { // was run out
+		if until <= m.now && p.grant.Until() > m.now {
+			for s := range m.slots { // it was not running
 				if st := &m.slots[s]; st.role == roleHolder && st.cover == p.id {
 					m.port.Wake(uint16(s))
 				}

@@ -38,7 +38,7 @@ func (m *Machine) scan() {
 }
 
 func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
-	order := m.view.Order(slot)
+	order := m.order(slot)
 	if st.follower != 0 && (m.lost(st.follower) || !m.wants(slot, st)) {
 		m.cancelFollower(slot, st)
 	}
@@ -71,7 +71,7 @@ func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
 
 // wants reports whether the follower still is who it should be.
 func (m *Machine) wants(slot uint16, st *slotState) bool {
-	order := m.view.Order(slot)
+	order := m.order(slot)
 	if st.toHolder {
 		return order[0] == st.follower
 	}
@@ -148,7 +148,7 @@ const staleAfter = 1_000_000_000 // 1 s
 
 // expected reports whether this member is first or second in ring order.
 func (m *Machine) expected(slot uint16) bool {
-	order := m.view.Order(slot)
+	order := m.order(slot)
 	return !m.draining && (order[0] == m.cfg.Self || order[1] == m.cfg.Self)
 }
 

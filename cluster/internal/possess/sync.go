@@ -84,7 +84,7 @@ func (m *Machine) pump(p *pair) {
 func (m *Machine) transmit(p *pair, f *flight) {
 	msg := *f.msg // receivers in a simulator keep what they get
 	msg.Sent, msg.Term, msg.YourTerm, msg.Echo = m.now, p.term, p.myTerm, p.stamp
-	msg.Age = m.now - f.encoded
+	msg.Age, msg.Draining = m.now-f.encoded, m.draining
 	f.sent = m.now
 	for i := range f.items {
 		if f.items[i].as == AsHolder { // which carries a grant
@@ -210,6 +210,7 @@ func (m *Machine) dropFlight(p *pair) {
 
 func (m *Machine) onSync(p *pair, s *Sync) {
 	p.stamp = max(p.stamp, s.Sent)
+	p.draining = p.draining || s.Draining
 	if s.Term == p.myTerm {
 		p.promised = max(p.promised, m.now+m.cfg.Grant)
 	}
@@ -287,7 +288,7 @@ func (m *Machine) accept(p *pair, s *Sync, it *SyncItem) (Known, bool) {
 			m.draining, m.promised(st, p.id, rank{epoch: it.Epoch, full: true}),
 			m.port.Import(it.Slot, it.Entries, s.Age, false) != nil:
 			// Refused for good: that epoch will not be held here.
-			m.forsake(it.Slot, st, it.Epoch, p.id)
+			m.forsake(it.Slot, st, it.Epoch)
 			return later()
 		}
 		m.granted(p, s.Echo, s.YourTerm)
@@ -322,9 +323,9 @@ func (m *Machine) promised(st *slotState, id ID, r rank) bool {
 }
 
 // forsake remembers that epoch was offered to this member and not taken.
-func (m *Machine) forsake(slot uint16, st *slotState, epoch uint64, giver ID) {
+func (m *Machine) forsake(slot uint16, st *slotState, epoch uint64) {
 	m.drop(slot, st)
-	st.epoch, st.view, st.holder, st.backup = epoch, 0, giver, 0
+	st.epoch, st.view, st.holder, st.backup = epoch, 0, 0, 0
 }
 
 func (m *Machine) onSyncAck(p *pair, a *SyncAck) {
@@ -374,10 +375,12 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 			m.gate(it.slot)
 			m.announce(old, it.slot)
 		}
-		if it.drained {
-			st.full = true
-		} else {
+		st.full = st.full || it.drained
+		switch owes, awaited := m.port.Owes(it.slot); {
+		case !it.drained || owes && awaited:
 			m.queueItem(p, it.slot, toBackup)
+		case owes:
+			m.later = append(m.later, it.slot)
 		}
 	case AsFollower:
 		if !current || st.role != roleHolder || st.follower != p.id {

@@ -35,7 +35,7 @@ func (m *Machine) Verdict(now int64, slot uint16, tried ID) Verdict {
 	case st.holder != 0 && st.holder != m.cfg.Self && !m.dead(st.holder):
 		return Verdict{Do: Moved, To: st.holder, Epoch: st.epoch}
 	}
-	if first := m.view.Order(slot)[0]; first != m.cfg.Self && first != 0 {
+	if first := m.order(slot)[0]; first != m.cfg.Self && first != 0 {
 		return Verdict{Do: Moved, To: first}
 	}
 	return Verdict{Do: Wait}
@@ -47,9 +47,6 @@ func (m *Machine) Holder(slot uint16) (ID, uint64) {
 	st := &m.slots[slot]
 	if st.holder != 0 && !m.dead(st.holder) {
 		return st.holder, st.epoch
-	}
-	if m.view.Order == nil {
-		return 0, 0
 	}
 	return m.first(slot), 0
 }

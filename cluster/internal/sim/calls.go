@@ -65,6 +65,8 @@ type request struct {
 	arrived int64
 }
 
+const verbose = false
+
 const callTime = 250 * ms
 
 func (w *World) key(i int) *key { return &w.keys[i] }
@@ -118,8 +120,14 @@ func (m *member) expire(c *call) {
 	}
 	c.over = true
 	delete(m.calls, c.id)
-	m.w.Unavailable++
 	m.w.key(c.key).unknown++
+	if m.w.now-c.started > callTime {
+		return // the caller itself was stalled
+	}
+	m.w.Unavailable++
+	if o := m.w.byID[c.route.Target()]; o != nil && verbose {
+		m.w.tracef("%x: %s", c.route.Target(), o.machine.Describe(m.w.key(c.key).slot))
+	}
 	m.w.tracef("%x: call for slot %d unanswered, target %x", m.id, m.w.key(c.key).slot, c.route.Target())
 }
 
@@ -136,6 +144,9 @@ func (m *member) send(c *call) {
 		if !c.over && c.sends == sent {
 			m.w.key(c.key).unknown++ // it may run there yet
 			m.w.Resent++
+			if o := m.w.byID[to]; o != nil && verbose {
+				m.w.tracef("%x: silent call to %x for slot %d: %s", m.id, to, m.w.key(c.key).slot, o.machine.Describe(m.w.key(c.key).slot))
+			}
 			m.resend(c, c.route.Failed())
 		}
 	}

@@ -146,7 +146,7 @@ func (w *World) Kill(m *member) {
 	for _, o := range w.Up() {
 		w.after(w.between(second, 2500*ms), func() { o.notice(m.id, seen{dead: true}) })
 		// Calls that wait for it see the connection reset.
-		w.after(w.delay(), func() { o.receive(func() { o.linkDown(m.id) }) })
+		w.after(8*ms+w.delay(), func() { o.receive(func() { o.linkDown(m.id) }) }) // after what it had sent
 	}
 	for _, c := range m.calls {
 		w.key(c.key).unknown++
@@ -227,7 +227,7 @@ func (w *World) Leave(m *member) {
 			m.dead = true
 			for _, o := range w.Up() {
 				w.after(w.between(20*ms, 300*ms), func() { o.notice(m.id, seen{dead: true}) })
-				w.after(w.delay(), func() { o.receive(func() { o.linkDown(m.id) }) })
+				w.after(8*ms+w.delay(), func() { o.receive(func() { o.linkDown(m.id) }) }) // after what it had sent
 			}
 			return
 		}
@@ -298,7 +298,7 @@ func (p port) Drop(s uint16)                 { p.m.store.Drop(s) }
 func (p port) Follow(s uint16, l store.List, has bool) {
 	p.m.store.Follow(s, l, has)
 }
-func (p port) Pending(s uint16, l store.List) bool { return p.m.store.Pending(s, l) }
+func (p port) Owes(s uint16) (bool, bool) { return p.m.store.Owes(s) }
 func (p port) Unfollow(s uint16, l store.List, acknowledged bool) {
 	p.m.store.Unfollow(s, l, acknowledged)
 }

@@ -232,13 +232,17 @@ func (st *Store[S, O, R, M]) Collect(slot uint16, l List, now int64, b []byte, l
 	return b, n, len(li.queue) == 0
 }
 
-// Pending reports whether l lacks something or has something under way.
-func (st *Store[S, O, R, M]) Pending(slot uint16, l List) bool {
+// Owes reports whether the backup lacks something that is not under way, and
+// whether somebody waits for it.
+func (st *Store[S, O, R, M]) Owes(slot uint16) (owes, awaited bool) {
 	sh := &st.shards[slot%shardCount]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	out := sh.out(slot)
-	return out != nil && (len(out.lists[l].queue) > 0 || len(out.lists[l].inflight) > 0)
+	if out == nil {
+		return false, false
+	}
+	return len(out.lists[Backup].queue) > 0, len(out.waiters) > 0
 }
 
 // Acked notes that l has what was under way, and answers those who waited for

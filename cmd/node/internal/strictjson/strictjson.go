@@ -208,15 +208,16 @@ func (r *Reader) Array() iter.Seq[int] {
 }
 
 // String reads a string.
-func (r *Reader) String() string {
+func (r *Reader) String() string { return string(r.Text()) }
+
+// Text reads a string without copying it, where nothing had to be unescaped: it
+// is the document's own, and must neither be kept nor changed.
+func (r *Reader) Text() []byte {
 	if !r.expect('"', "a string") {
-		return ""
+		return nil
 	}
-	s, ok := r.scanString()
-	if !ok {
-		return ""
-	}
-	return string(s)
+	text, _ := r.scanString()
+	return text
 }
 
 // Bool reads true or false.

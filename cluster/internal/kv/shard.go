@@ -1,0 +1,176 @@
+package kv
+
+import (
+	"bytes"
+	"sync"
+	"time"
+)
+
+// fillMargin is by how much a write must be older than the beginning of a load
+// for the load's result to replace it. It covers what the members' clocks may
+// differ by after they were exchanged: a fill that is refused wrongly costs one
+// more load, one that is taken wrongly brings an old value back.
+const fillMargin = int64(100 * time.Millisecond)
+
+// shard is the entries of one partition, either those this member owns or
+// those it is the backup of. Its rules are the same everywhere, so that all
+// copies of a key come to the same entry whatever the order in which they hear
+// of writes:
+//
+//   - a later version replaces an earlier one, never the other way round;
+//   - versions are given by the key's owner, each above the one before it;
+//   - a tombstone is an entry like others until it expires.
+//
+// What is stored is never changed in place: readers keep it without copying.
+type shard struct {
+	engine *engine
+
+	mu    sync.RWMutex // guards what follows
+	m     map[uint64]envelope
+	bytes int64
+}
+
+// entryOverhead is about what a map entry costs beyond the envelope's bytes.
+const entryOverhead = 64
+
+func size(e envelope) int64 { return int64(len(e)) + entryOverhead }
+
+// resolve decides what the entry of hkey is once e was offered: e with a
+// version of its own, or what is there already.
+func (s *shard) resolve(hkey uint64, e envelope) (_ envelope, taken bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return resolve(s.m[hkey], e, s.engine.clock.now())
+}
+
+func resolve(cur, e envelope, now int64) (_ envelope, taken bool) {
+	if cur != nil && !bytes.Equal(cur.key(), e.key()) {
+		cur = nil // another key with the same hash: the later one stays
+	}
+	if e.mode() == modeStored {
+		if cur != nil && cur.version() >= e.version() {
+			return cur, false
+		}
+		return e.stored(e.version()), true
+	}
+	if cur != nil && cur.expires() > now {
+		switch e.mode() {
+		case modeFill:
+			if cur.version() >= e.version()-fillMargin {
+				return cur, false
+			}
+		case modeAbsent:
+			if cur.live(now) {
+				return cur, false
+			}
+		}
+	}
+	version := now
+	if cur != nil && cur.version() >= version {
+		version = cur.version() + 1
+	}
+	return e.stored(version), true
+}
+
+// put stores e, which must be in its stored form and is kept, unless a later
+// one is there.
+func (s *shard) put(hkey uint64, e envelope) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cur, ok := s.m[hkey]
+	if ok && cur.version() >= e.version() && bytes.Equal(cur.key(), e.key()) {
+		return
+	}
+	if ok {
+		s.grow(-size(cur))
+	}
+	s.m[hkey] = e
+	s.grow(size(e))
+	s.makeRoomLocked(hkey)
+}
+
+func (s *shard) grow(n int64) {
+	s.bytes += n
+	s.engine.bytes.Add(n)
+}
+
+// makeRoomLocked evicts while the engine holds too much and this shard has more
+// than its share, each time the soonest to expire of a few. A shard below its
+// share leaves that to the others (engine.reap).
+func (s *shard) makeRoomLocked(keep uint64) {
+	share := s.engine.maxBytes / max(s.engine.count.Load(), 1)
+	for s.engine.bytes.Load() > s.engine.maxBytes && s.bytes > share {
+		const sample = 8
+		var victim uint64
+		var expires int64
+		seen := 0
+		for hkey, e := range s.m { // a random place to begin at
+			if hkey == keep {
+				continue
+			}
+			if seen == 0 || e.expires() < expires {
+				victim, expires = hkey, e.expires()
+			}
+			if seen++; seen == sample {
+				break
+			}
+		}
+		if seen == 0 {
+			return
+		}
+		if s.m[victim].live(s.engine.clock.now()) {
+			s.engine.evictedLive.Add(1)
+		}
+		s.removeLocked(victim)
+	}
+}
+
+func (s *shard) removeLocked(hkey uint64) {
+	if e, ok := s.m[hkey]; ok {
+		s.grow(-size(e))
+		delete(s.m, hkey)
+	}
+}
+
+// get returns the entry of hkey, tombstones too, or nil.
+func (s *shard) get(hkey uint64) envelope {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.m[hkey]
+	if e == nil || e.expires() <= s.engine.clock.now() {
+		return nil
+	}
+	return e
+}
+
+// reap removes what has expired, and what is too much.
+func (s *shard) reap() {
+	now := s.engine.clock.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for hkey, e := range s.m {
+		if e.expires() <= now {
+			s.removeLocked(hkey)
+		}
+	}
+	s.makeRoomLocked(0)
+}
+
+func (s *shard) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.m)
+}
+
+// each calls f with the entries that have not expired. f must not call the
+// shard.
+func (s *shard) each(f func(hkey uint64, e envelope)) {
+	now := s.engine.clock.now()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for hkey, e := range s.m {
+		if e.expires() > now {
+			f(hkey, e)
+		}
+	}
+}

@@ -1,0 +1,320 @@
+package kv
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+)
+
+// A stream between members begins with a hello from each side; both carry the
+// sender's clock. Then it is either a connection to the other's olric, byte for
+// byte, or the answer to a question.
+//
+//	hello:  "PLK1", ask (1 byte), clock (8), length of the name (2), the name
+//	answer: "PLK1", status (1 byte), clock (8)
+const helloMagic = "PLK1"
+
+// ask is what a stream is for.
+type ask byte
+
+const (
+	askOlric  ask = 1 // be connected to the olric of that name
+	askStatus ask = 2 // which olric do you run, and who are its members?
+	askKeys   ask = 3 // the keys with that prefix that you hold
+	askCount  ask = 4 // the hashes of those keys
+)
+
+const (
+	statusOK     = 0
+	statusGone   = 1 // no olric of that name here
+	statusNoKV   = 2 // none at all, for now
+	maxHelloName = MaxKey
+)
+
+var errHello = errors.New("kv: malformed hello")
+
+func writeHello(c net.Conn, a ask, clock int64, name string) error {
+	b := append([]byte(helloMagic), byte(a))
+	b = binary.BigEndian.AppendUint64(b, uint64(clock))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(name)))
+	b = append(b, name...)
+	_, err := c.Write(b)
+	return err
+}
+
+func readHello(r io.Reader) (a ask, clock int64, name string, err error) {
+	var h [15]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return 0, 0, "", err
+	}
+	n := int(binary.BigEndian.Uint16(h[13:]))
+	if string(h[:4]) != helloMagic || n > maxHelloName {
+		return 0, 0, "", errHello
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return 0, 0, "", err
+	}
+	return ask(h[4]), int64(binary.BigEndian.Uint64(h[5:])), string(b), nil
+}
+
+func writeAnswer(w io.Writer, status byte, clock int64) error {
+	b := append([]byte(helloMagic), status)
+	b = binary.BigEndian.AppendUint64(b, uint64(clock))
+	_, err := w.Write(b)
+	return err
+}
+
+func readAnswer(r io.Reader) (status byte, clock int64, err error) {
+	var b [13]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return 0, 0, err
+	}
+	if string(b[:4]) != helloMagic {
+		return 0, 0, errHello
+	}
+	return b[4], int64(binary.BigEndian.Uint64(b[5:])), nil
+}
+
+// openStream dials a member and says hello. On success the connection has no
+// deadline.
+func (s *Store) openStream(ctx context.Context, boot uint64, a ask, name string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timings.dial)
+	defer cancel()
+	conn, err := s.cfg.DialStream(ctx, boot)
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	err = func() error {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+		if err := writeHello(conn, a, s.clock.now(), name); err != nil {
+			return err
+		}
+		status, clock, err := readAnswer(conn)
+		if err != nil {
+			return err
+		}
+		s.observe(clock)
+		if status != statusOK {
+			return fmt.Errorf("kv: %s: not there (%d)", name, status)
+		}
+		return conn.SetDeadline(time.Time{})
+	}()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// dialFor is the dialer of an instance's olric client: addr is the name of an
+// olric, another member's or its own.
+func (s *Store) dialFor(ctx context.Context, in *instance, addr string) (net.Conn, error) {
+	if addr == in.name {
+		conn, err := in.dialServer(ctx, s.timings.dial)
+		if err != nil {
+			return nil, err
+		}
+		return in.keep(conn)
+	}
+	conn, err := s.dialOlric(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	return in.keep(conn)
+}
+
+// dialOlric connects to another member's olric by its name.
+func (s *Store) dialOlric(ctx context.Context, name string) (net.Conn, error) {
+	boot, ok := s.peers.find(ctx, name)
+	if !ok {
+		return nil, fmt.Errorf("kv: no member runs an olric named %s", name)
+	}
+	conn, err := s.openStream(ctx, boot, askOlric, name)
+	if err != nil {
+		return nil, fmt.Errorf("kv: olric %s: %w", name, err)
+	}
+	return conn, nil
+}
+
+// dialServer connects to this instance's own server and logs in: clients here
+// and on other members don't, they come through this process.
+func (in *instance) dialServer(ctx context.Context, limit time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", in.name)
+	if err != nil {
+		return nil, err
+	}
+	err = func() error {
+		deadline, _ := ctx.Deadline()
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+		// In lower case: olric lets "auth" through before it has a partition
+		// table, and no other spelling.
+		if _, err := fmt.Fprintf(conn, "*2\r\n$4\r\nauth\r\n$%d\r\n%s\r\n", len(in.password), in.password); err != nil {
+			return err
+		}
+		var ok [5]byte
+		if _, err := io.ReadFull(conn, ok[:]); err != nil {
+			return err
+		}
+		if string(ok[:]) != "+OK\r\n" {
+			return errors.New("kv: olric's server refused the password")
+		}
+		return conn.SetDeadline(time.Time{})
+	}()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// ServeStream serves a stream that another member opened, and returns when it
+// is over. It closes conn.
+func (s *Store) ServeStream(conn net.Conn) {
+	defer conn.Close()
+	if !s.begin() {
+		return
+	}
+	defer s.goroutines.Done()
+	if err := conn.SetDeadline(time.Now().Add(s.timings.dial)); err != nil {
+		return
+	}
+	a, clock, name, err := readHello(conn)
+	if err != nil {
+		return
+	}
+	s.observe(clock)
+	in := s.current()
+	switch {
+	case in == nil:
+		_ = writeAnswer(conn, statusNoKV, s.clock.now())
+	case a == askOlric:
+		s.serveOlric(conn, in, name)
+	case a == askStatus:
+		_ = s.serveStatus(conn, in)
+	case a == askKeys || a == askCount:
+		_ = s.serveKeys(conn, in, a, name)
+	}
+}
+
+func (s *Store) serveOlric(conn net.Conn, in *instance, name string) {
+	if name != in.name {
+		_ = writeAnswer(conn, statusGone, s.clock.now())
+		return
+	}
+	server, err := in.dialServer(s.ctx, s.timings.dial)
+	if err != nil {
+		_ = writeAnswer(conn, statusGone, s.clock.now())
+		return
+	}
+	// Both ends are closed with the instance, which ends both copies.
+	kept, err := in.keep(server)
+	if err != nil {
+		return
+	}
+	defer kept.Close()
+	outer, err := in.keep(conn)
+	if err != nil {
+		return
+	}
+	defer outer.Close()
+	if writeAnswer(conn, statusOK, s.clock.now()) != nil || conn.SetDeadline(time.Time{}) != nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(server, conn)
+		_ = server.Close()
+	}()
+	_, _ = io.Copy(conn, server)
+	_ = conn.Close()
+	<-done
+}
+
+// observe takes in another member's clock.
+func (s *Store) observe(clock int64) {
+	if !s.clock.observe(clock) && s.skewWarned.CompareAndSwap(false, true) {
+		s.logger.Warn("another member's clock is too far ahead to be followed",
+			"by", time.Duration(clock-s.clock.now()).String(), "bound", maxSkew.String())
+	}
+}
+
+// status is what a member says about its olric.
+type status struct {
+	name    string
+	members []string // oldest first
+}
+
+func (s *Store) serveStatus(conn net.Conn, in *instance) error {
+	if err := writeAnswer(conn, statusOK, s.clock.now()); err != nil {
+		return err
+	}
+	names := append([]string{in.name}, in.members()...)
+	b := binary.BigEndian.AppendUint16(nil, uint16(len(names)))
+	for _, n := range names {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(n)))
+		b = append(b, n...)
+	}
+	_, err := conn.Write(b)
+	return err
+}
+
+// maxMembers bounds what is believed of another member's list.
+const maxMembers = 4096
+
+func readStatus(r io.Reader) (status, error) {
+	var n [2]byte
+	if _, err := io.ReadFull(r, n[:]); err != nil {
+		return status{}, err
+	}
+	count := int(binary.BigEndian.Uint16(n[:]))
+	if count == 0 || count > maxMembers {
+		return status{}, errHello
+	}
+	names := make([]string, 0, min(count, 64))
+	for range count {
+		if _, err := io.ReadFull(r, n[:]); err != nil {
+			return status{}, err
+		}
+		l := int(binary.BigEndian.Uint16(n[:]))
+		if l > 64 {
+			return status{}, errHello
+		}
+		b := make([]byte, l)
+		if _, err := io.ReadFull(r, b); err != nil {
+			return status{}, err
+		}
+		names = append(names, string(b))
+	}
+	if _, port, err := net.SplitHostPort(names[0]); err != nil {
+		return status{}, errHello
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return status{}, errHello
+	}
+	return status{name: names[0], members: names[1:]}, nil
+}
+
+// askStatusOf asks a member which olric it runs.
+func (s *Store) askStatusOf(ctx context.Context, boot uint64) (status, error) {
+	conn, err := s.openStream(ctx, boot, askStatus, "")
+	if err != nil {
+		return status{}, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(s.timings.read)); err != nil {
+		return status{}, err
+	}
+	return readStatus(conn)
+}

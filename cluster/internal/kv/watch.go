@@ -1,0 +1,209 @@
+package kv
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// availableFor is for how long a success counts.
+	availableFor = 2 * time.Second
+	// mergeAfter is for how many looks in a row, two probes apart, another part
+	// of olric's cluster must have been seen before this member goes over.
+	mergeAfter = 3
+	// keepFor bounds the age of what may be carried into another life of
+	// olric. It must be well below the time that tombstones live: a value
+	// older than that may have been deleted elsewhere.
+	keepFor = TombstoneTTL / 2
+)
+
+// run keeps an olric running until ctx ends.
+func (s *Store) run(ctx context.Context) {
+	var rest *engine // what the olric before this one held
+	var once sync.Once
+	for {
+		in, err := s.startInstance(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			s.setState(stateUnavailable)
+			s.logger.Warn("kv: olric can't be started", slog.Any("error", err))
+			if !sleep(ctx, time.Second) {
+				return
+			}
+			continue
+		}
+		s.caller.Store(&caller{DMap: in.dmap})
+		s.lastOK.Store(time.Now().UnixNano())
+		s.setState(stateAvailable)
+		once.Do(func() { close(s.ready) })
+
+		var why string
+		var wg sync.WaitGroup
+		life, end := context.WithCancel(ctx)
+		wg.Go(func() { s.repairCopies(life, in, rest) })
+		why = s.watchInstance(life, in)
+		end()
+		wg.Wait()
+		if ctx.Err() != nil {
+			return
+		}
+		rest = s.retire(in, why)
+	}
+}
+
+// retire stops an olric that is to be started anew, and returns what may be
+// carried over.
+func (s *Store) retire(in *instance, why string) *engine {
+	s.caller.Store(nil)
+	s.instance.Store(nil)
+	s.setState(stateUnavailable)
+	s.restarts.Add(1)
+	s.logger.Warn("kv: olric is started anew", slog.String("why", why))
+	age := time.Duration(time.Now().UnixNano() - s.lastOK.Load())
+	if why == whyMerge {
+		age = time.Since(in.born)
+	} else {
+		in.kill()
+	}
+	s.stopInstance(in)
+	if age > keepFor {
+		return nil
+	}
+	return in.engine
+}
+
+const (
+	whyBroken  = "it did not answer"
+	whyStopped = "it stopped"
+	whyMerge   = "another part of the cluster was found"
+)
+
+// watchInstance looks after an olric until it has to be started anew, and says
+// why, or until ctx ends.
+func (s *Store) watchInstance(ctx context.Context, in *instance) string {
+	ticker := time.NewTicker(s.timings.probe)
+	defer ticker.Stop()
+	apart := 0
+	for round := 1; ; round++ {
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-in.served:
+			return whyStopped
+		case <-ticker.C:
+		}
+		s.probe(ctx)
+		silent := time.Duration(time.Now().UnixNano() - s.lastOK.Load())
+		switch {
+		case silent > s.timings.broken:
+			return whyBroken
+		case silent > availableFor:
+			s.setState(stateUnavailable)
+		default:
+			s.setState(stateAvailable)
+		}
+		if round%2 == 1 {
+			continue
+		}
+		if !s.mustJoinOthers(ctx, in.members()) {
+			apart = 0
+		} else if apart++; apart >= mergeAfter {
+			return whyMerge
+		}
+	}
+}
+
+// repairCopies offers the others what the olric before this one held, and then,
+// each time that members were lost and their number has been stable for a
+// while, what this one holds: so that everything has two copies again.
+func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
+	if rest != nil {
+		s.copyAll(ctx, in.dmap, rest, copyWorkers)
+	}
+	ticker := time.NewTicker(s.timings.probe)
+	defer ticker.Stop()
+	members := in.members()
+	var lost time.Time // zero: nothing to do
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			before := members
+			members = in.members()
+			if slices.ContainsFunc(before, func(m string) bool { return !slices.Contains(members, m) }) {
+				lost = now
+			}
+			if !lost.IsZero() && now.Sub(lost) >= s.timings.settle {
+				lost = time.Time{}
+				s.copyAll(ctx, in.dmap, in.engine, 1)
+			}
+		}
+	}
+}
+
+// probe asks for a key that isn't there, of another partition each time.
+func (s *Store) probe(ctx context.Context) {
+	_, _ = s.fetch(ctx, "\x00probe\x00"+strconv.FormatUint(rand.Uint64(), 36))
+}
+
+// mustJoinOthers tells whether a live member runs an olric that is in another
+// cluster than ours, and theirs is the one to stay: the larger, or of two as
+// large the one whose coordinator's name is lower. Members that start at the
+// same time, or could not reach each other, come together by this; olric itself
+// never looks again once it runs.
+func (s *Store) mustJoinOthers(ctx context.Context, ours []string) bool {
+	if len(ours) == 0 {
+		return false
+	}
+	for _, st := range s.peers.askAll(ctx, s.cfg.Peers()) {
+		if st.name == "" || len(st.members) == 0 || slices.Contains(ours, st.name) || slices.Contains(st.members, ours[0]) {
+			continue
+		}
+		if len(st.members) > len(ours) || len(st.members) == len(ours) && st.members[0] < ours[0] {
+			return true
+		}
+	}
+	return false
+}
+
+// reapAll removes what has expired, a tenth of the shards each second.
+func (s *Store) reapAll(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for round := 0; ; round++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		in := s.current()
+		if in == nil {
+			continue
+		}
+		over := in.engine.bytes.Load() > in.engine.maxBytes
+		for i, sh := range in.engine.all() {
+			if over || i%10 == round%10 {
+				sh.reap()
+			}
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
