@@ -104,6 +104,7 @@ func (m *Machine) reign(slot uint16, st *slotState) {
 	st.role, st.epoch, st.view, st.holder = roleHolder, st.epoch+1, 0, m.cfg.Self
 	st.backup, st.cover, st.full, st.giving = 0, 0, false, false
 	st.promise = promise{}
+	st.queued, st.flying = [2]bool{}, [2]uint64{}
 	m.chooseBackup(slot, st)
 	if c != nil {
 		for _, a := range c.asks {
@@ -149,7 +150,7 @@ func (m *Machine) name(slot uint16, st *slotState, id ID) {
 	st.claim = nil
 	st.backup, st.view = id, st.view+1
 	st.fresh, st.full = true, false
-	st.queued[toBackup], st.flying[toBackup] = false, false
+	st.queued[toBackup], st.flying[toBackup] = false, 0
 	if st.follower == id {
 		m.cancelFollower(slot, st)
 	}
@@ -170,7 +171,7 @@ func (m *Machine) goAlone(slot uint16, st *slotState) {
 	}
 	st.claim = nil
 	st.backup, st.view, st.full = 0, st.view+1, false
-	st.queued[toBackup], st.flying[toBackup] = false, false
+	st.queued[toBackup], st.flying[toBackup] = false, 0
 	st.cover = m.cfg.Self
 	m.port.Unfollow(slot, store.Backup, true)
 	m.port.Note(Event{Alone, slot, 0})
@@ -222,7 +223,7 @@ func (m *Machine) outranked(slot uint16, st *slotState, k Known) {
 	m.port.Note(Event{Outranked, slot, k.Holder})
 	st.role, st.cover, st.full, st.claim = roleNone, 0, false, nil
 	st.follower, st.toHolder, st.ffull = 0, false, false
-	st.queued, st.flying = [2]bool{}, [2]bool{}
+	st.queued, st.flying = [2]bool{}, [2]uint64{}
 	m.gate(slot)
 	m.port.Unfollow(slot, store.Backup, false)
 	m.port.Follow(slot, store.Follower, false)

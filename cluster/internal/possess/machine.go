@@ -153,7 +153,8 @@ type slotState struct {
 	released ID   // the backup before that, to be told then
 	merging  bool // outranked: the entries go to holder
 
-	queued, flying [2]bool // an item is waiting, under way: to the backup, to another
+	queued [2]bool   // an item is waiting: to the backup, to another
+	flying [2]uint64 // the item under way, 0: none. Who clears it otherwise than by its landing makes the receiver start anew
 
 	claim    *claim
 	claiming bool // is in Machine.claims
@@ -181,6 +182,7 @@ type Machine struct {
 
 	lastTick, lastCopy, lastScan int64
 	claims                       []uint16
+	items                        uint64   // made so far
 	later                        []uint16 // slots with changes to send when it is time again
 	asks                         map[ID][]AskItem
 	announcements                map[ID][]Known

@@ -38,9 +38,9 @@ type pair struct {
 func (m *Machine) pair(id ID) *pair {
 	p := m.pairs[id]
 	if p == nil {
-		// Terms start from the clock, so that they rise even where a pair was
+		// Terms and numbers start from the clock, so that they rise even where a pair was
 		// forgotten and is met again.
-		p = &pair{id: id, heard: m.now, acked: m.now, myTerm: uint64(m.now), grant: new(store.Grant)}
+		p = &pair{id: id, heard: m.now, acked: m.now, seq: uint64(m.now), myTerm: uint64(m.now), grant: new(store.Grant)}
 		m.pairs[id] = p
 		i, _ := slices.BinarySearchFunc(m.peers, id, func(p *pair, id ID) int { return cmp.Compare(p.id, id) })
 		m.peers = slices.Insert(m.peers, i, p)

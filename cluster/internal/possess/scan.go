@@ -103,14 +103,14 @@ func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool, movin
 		st.ffresh, st.ffull = true, false
 		m.port.Follow(slot, store.Follower, false)
 	}
-	st.queued[toOther], st.flying[toOther] = false, false
+	st.queued[toOther], st.flying[toOther] = false, 0
 	m.queueItem(m.pair(id), slot, toOther)
 }
 
 func (m *Machine) cancelFollower(slot uint16, st *slotState) {
 	m.port.Unfollow(slot, store.Follower, false)
 	st.follower, st.toHolder, st.ffresh, st.ffull = 0, false, false, false
-	st.queued[toOther], st.flying[toOther] = false, false
+	st.queued[toOther], st.flying[toOther] = false, 0
 }
 
 // promote makes the follower, which has everything, the backup. Until it has
@@ -120,7 +120,7 @@ func (m *Machine) promote(slot uint16, st *slotState) {
 	st.backup, st.view = st.follower, st.view+1
 	st.fresh, st.full = false, true
 	st.follower, st.toHolder, st.ffull = 0, false, false
-	st.queued, st.flying = [2]bool{}, [2]bool{}
+	st.queued, st.flying = [2]bool{}, [2]uint64{}
 	p := m.pair(st.backup)
 	if p.backs == 0 {
 		p.beatSent, p.acked = 0, m.now

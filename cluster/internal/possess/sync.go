@@ -23,6 +23,7 @@ type flight struct {
 }
 
 type flying struct {
+	number  uint64
 	slot    uint16
 	to      int
 	as      As
@@ -33,7 +34,7 @@ type flying struct {
 
 func (m *Machine) queueItem(p *pair, slot uint16, to int) {
 	st := &m.slots[slot]
-	if st.queued[to] || st.flying[to] {
+	if st.queued[to] || st.flying[to] != 0 {
 		return
 	}
 	st.queued[to] = true
@@ -99,7 +100,7 @@ func (m *Machine) transmit(p *pair, f *flight) {
 // size.
 func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 	st := &m.slots[w.slot]
-	if !st.queued[w.to] || st.flying[w.to] {
+	if !st.queued[w.to] || st.flying[w.to] != 0 {
 		return 0 // done with since
 	}
 	it := SyncItem{Slot: w.slot, Epoch: st.epoch, View: st.view}
@@ -132,9 +133,10 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 	default:
 		return 0
 	}
-	st.queued[w.to], st.flying[w.to] = false, true
+	m.items++
+	st.queued[w.to], st.flying[w.to] = false, m.items
 	f.msg.Items = append(f.msg.Items, it)
-	f.items = append(f.items, flying{w.slot, w.to, it.As, it.Epoch, it.View, drained})
+	f.items = append(f.items, flying{m.items, w.slot, w.to, it.As, it.Epoch, it.View, drained})
 	return len(it.Entries) + 24
 }
 
@@ -169,7 +171,7 @@ func (m *Machine) give(p *pair, slot uint16, st *slotState, it *SyncItem) bool {
 	st.epoch, st.view, st.holder, st.backup = st.epoch+1, 1, p.id, m.cfg.Self
 	st.role, st.full, st.giving, st.cover, st.claim = roleCopy, true, true, 0, nil
 	st.follower, st.toHolder, st.ffull = 0, false, false
-	st.queued[toBackup], st.flying[toBackup] = false, false
+	st.queued[toBackup], st.flying[toBackup] = false, 0
 	m.port.Note(Event{Gave, slot, p.id})
 	return true
 }
@@ -193,10 +195,10 @@ func (m *Machine) dropFlight(p *pair) {
 	p.flight, p.queue = nil, nil
 	for _, it := range items {
 		st := &m.slots[it.slot]
-		if !st.flying[it.to] || st.epoch != it.epoch {
+		if st.flying[it.to] != it.number {
 			continue
 		}
-		st.flying[it.to] = false
+		st.flying[it.to] = 0
 		switch {
 		case it.to == toBackup && st.role == roleHolder && st.backup == p.id:
 			m.restartBackup(it.slot, st)
@@ -294,7 +296,7 @@ func (m *Machine) accept(p *pair, s *Sync, it *SyncItem) (Known, bool) {
 		m.granted(p, s.Echo, s.YourTerm)
 		st.role, st.epoch, st.view, st.holder = roleHolder, it.Epoch, it.View, m.cfg.Self
 		st.backup, st.full, st.fresh, st.claim, st.giving = p.id, true, false, nil, false
-		st.queued, st.flying = [2]bool{}, [2]bool{}
+		st.queued, st.flying = [2]bool{}, [2]uint64{}
 		st.follower, st.ffull = 0, false
 		p.backs++
 		m.port.Follow(it.Slot, store.Backup, true) // the giver has it all
@@ -349,13 +351,12 @@ func (m *Machine) onSyncAck(p *pair, a *SyncAck) {
 // landed handles the fate of one item.
 func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 	st := &m.slots[it.slot]
-	current := st.epoch == it.epoch && st.flying[it.to]
+	if st.flying[it.to] != it.number {
+		return // of no interest any more
+	}
+	st.flying[it.to] = 0
 	switch it.as {
 	case AsBackup:
-		if !current || st.role != roleHolder || st.backup != p.id || st.view != it.view {
-			return
-		}
-		st.flying[toBackup] = false
 		if refused {
 			m.learn(it.slot, k)
 			if st.role == roleHolder && st.backup == p.id {
@@ -383,10 +384,6 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 			m.later = append(m.later, it.slot)
 		}
 	case AsFollower:
-		if !current || st.role != roleHolder || st.follower != p.id {
-			return
-		}
-		st.flying[toOther] = false
 		if refused {
 			m.learn(it.slot, k)
 			if st.role == roleHolder {
@@ -406,10 +403,6 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 			m.queueItem(p, it.slot, toOther)
 		}
 	case AsHolder:
-		if !current || !st.giving || st.holder != p.id {
-			return
-		}
-		st.flying[toOther] = false
 		if refused {
 			st.giving = false
 			m.learn(it.slot, k)
@@ -421,10 +414,6 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 		}
 		m.given(it.slot, st)
 	case AsMerge:
-		if !current || !st.merging || st.holder != p.id {
-			return
-		}
-		st.flying[toOther] = false
 		switch {
 		case refused:
 			m.learn(it.slot, k)
@@ -453,5 +442,5 @@ func (m *Machine) given(slot uint16, st *slotState) {
 func (m *Machine) drop(slot uint16, st *slotState) {
 	m.port.Drop(slot)
 	st.role, st.full, st.giving, st.merging, st.claim = roleNone, false, false, false, nil
-	st.queued, st.flying = [2]bool{}, [2]bool{}
+	st.queued, st.flying = [2]bool{}, [2]uint64{}
 }

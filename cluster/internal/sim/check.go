@@ -38,6 +38,11 @@ func (w *World) Settle(planned bool) {
 	for _, m := range w.Up() {
 		if !m.machine.Settled() {
 			w.violate("%x is not settled at the end", m.id)
+			if w.opt.Trace {
+				for slot := range uint16(nSlots) {
+					w.tracef("%x slot %d: %s", m.id, slot, m.machine.Describe(slot))
+				}
+			}
 		}
 	}
 	unavailable := w.Unavailable

@@ -294,8 +294,9 @@ func (p port) Wake(slot uint16)              { p.m.w.after(0, func() { p.m.recei
 func (p port) TakeMarks(f func(slot uint16)) { p.m.marks.Take(f) }
 func (p port) Acked(s uint16, l store.List)  { p.m.store.Acked(s, l) }
 func (p port) Promote(s uint16)              { p.m.store.Promote(s) }
-func (p port) Drop(s uint16)                 { p.m.store.Drop(s) }
+func (p port) Drop(s uint16)                 { p.m.w.tracef("%x drops %d", p.m.id, s); p.m.store.Drop(s) }
 func (p port) Follow(s uint16, l store.List, has bool) {
+	p.m.w.tracef("%x follow %d list %d", p.m.id, s, l)
 	p.m.store.Follow(s, l, has)
 }
 func (p port) Owes(s uint16) (bool, bool) { return p.m.store.Owes(s) }
@@ -307,6 +308,7 @@ func (p port) Collect(s uint16, l store.List, b []byte, limit int) ([]byte, bool
 	return b, drained
 }
 func (p port) Import(s uint16, b []byte, age int64, merge bool) error {
+	p.m.w.tracef("%x import %d: %d bytes", p.m.id, s, len(b))
 	return p.m.store.Import(s, b, p.m.clock()-age, merge)
 }
 func (p port) Note(e possess.Event) {

@@ -2,12 +2,23 @@ package sim
 
 import (
 	"flag"
-	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
-var seed = flag.Uint64("sim.seed", 0, "run this seed only, with a trace")
+var (
+	seed  = flag.Uint64("sim.seed", 0, "run only this seed of each scenario, and print its trace")
+	first = flag.Uint64("sim.first", 1, "first seed")
+	runs  = flag.Uint64("sim.runs", 0, "runs in all; 0: 260, 10,000 with PEERLIMIT_SOAK=short, 1,000,000 with full")
+)
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// options varies what is not the scenario by seed.
 func options(seed uint64) Options {
 	o := Options{Seed: seed, Members: 3 + int(seed%3), Limit: 20, OpEvery: 20 * ms}
 	if seed%4 == 3 {
@@ -16,37 +27,64 @@ func options(seed uint64) Options {
 	if seed%5 == 4 {
 		o.Limit = 300
 	}
+	if seed%7 == 6 {
+		o.Dup = 0.05
+	}
 	return o
 }
 
 func TestScenarios(t *testing.T) {
+	n := *runs
+	if n == 0 {
+		switch os.Getenv("PEERLIMIT_SOAK") {
+		case "short":
+			n = 10_000
+		case "full":
+			n = 1_000_000
+		default:
+			n = 260
+		}
+	}
+	n = (n + uint64(len(Scenarios)) - 1) / uint64(len(Scenarios))
 	for _, s := range Scenarios {
 		t.Run(s.Name, func(t *testing.T) {
-			from, to := uint64(1), uint64(40)
 			if *seed != 0 {
-				from, to = *seed, *seed
-			}
-			bad := 0
-			var calls, unanswered int
-			var slow int64
-			for seed := from; seed <= to; seed++ {
-				o := options(seed)
-				o.Trace = from == to
+				o := options(*seed)
+				o.Trace = true
 				w := Run(s, o)
-				calls += w.Calls
-				unanswered += w.Unavailable
-				slow = max(slow, w.Slow)
-				if len(w.Violations) > 0 {
-					bad++
-					if bad <= 1 {
-						t.Errorf("%v: %v", w, w.Violations)
-					}
-				}
 				for _, line := range w.Trace() {
-					fmt.Println(line)
+					t.Log(line)
 				}
+				for _, v := range w.Violations {
+					t.Errorf("%v: %s", w, v)
+				}
+				return
 			}
-			t.Logf("%d bad of %d; %d calls, %d unanswered, slowest %d ms", bad, to-from+1, calls, unanswered, slow/ms)
+			t.Parallel()
+			tally(t, s, *first, n)
 		})
 	}
+}
+
+// tally runs n seeds of a scenario and reports what they came to.
+func tally(t *testing.T, s Scenario, from, n uint64) {
+	var bad, calls, unanswered, slowest, next atomic.Int64
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				w := Run(s, options(from+uint64(i)))
+				calls.Add(int64(w.Calls))
+				unanswered.Add(int64(w.Unavailable))
+				for old := slowest.Load(); w.Slow > old && !slowest.CompareAndSwap(old, w.Slow); old = slowest.Load() {
+				}
+				if len(w.Violations) > 0 && bad.Add(1) <= 3 {
+					t.Errorf("%v: %v", w, w.Violations)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d of %d runs bad; %d calls, %d unanswered, slowest %d ms",
+		bad.Load(), n, calls.Load(), unanswered.Load(), slowest.Load()/ms)
 }
