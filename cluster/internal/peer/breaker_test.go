@@ -116,6 +116,7 @@ func TestBreakerOfAPeer(t *testing.T) {
 		b.Handle("x", func(ctx context.Context, _ Boot, _ []byte) ([]byte, error) {
 			if mute.Load() {
 				<-ctx.Done()
+				time.Sleep(time.Millisecond) // too late: its caller has the same deadline
 			}
 			return nil, errors.New("an answer all the same")
 		})

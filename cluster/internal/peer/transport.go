@@ -186,7 +186,7 @@ func newConn(l *link, nc net.Conn, key ed25519.PublicKey, version uint8) *conn {
 // attach puts a connection to use, or closes it.
 func (t *Transport) attach(c *conn) {
 	if c.link.add(c) {
-		if false {
+		if !t.security.stillAccepts(c.key) {
 			c.fail(errWithdrawn)
 		}
 		c.link.peer.gone.Store(false)
