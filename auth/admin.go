@@ -143,7 +143,7 @@ func (a *Authenticator) List(ctx context.Context, q Query) (Page, error) {
 	if err := q.check(); err != nil {
 		return Page{}, err
 	}
-	q.Limit = q.limit()
+	q.Limit = q.Size()
 	keys, err := a.store.List(ctx, q)
 	if err != nil {
 		return Page{}, err

@@ -122,8 +122,8 @@ func (c *check) expiry(at, now time.Time) {
 	}
 }
 
-// limit is the number of keys of a page.
-func (q Query) limit() int {
+// Size is the number of keys of the page: Limit within its bounds.
+func (q Query) Size() int {
 	if q.Limit == 0 {
 		return DefaultPage
 	}

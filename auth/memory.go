@@ -59,7 +59,7 @@ func (m *Memory) List(_ context.Context, q Query) ([]Key, error) {
 		i++
 	}
 	var keys []Key
-	for ; i < len(m.order) && len(keys) < q.limit(); i++ {
+	for ; i < len(m.order) && len(keys) < q.Size(); i++ {
 		if q.Project == "" || m.order[i].Project == q.Project {
 			keys = append(keys, m.order[i].Clone())
 		}
