@@ -60,9 +60,16 @@ func randomPeriod(rnd *rand.Rand) time.Duration {
 
 // randomPause often lands exactly on an edge, and sometimes steps back.
 func randomPause(rnd *rand.Rand, p Policy) time.Duration {
-	period := max(int64(p.Period), 1)
+	period := int64(p.Period)
+	if p.Align != Unaligned {
+		period = int64(alignedFor[p.Align])
+	}
 	return time.Duration(pauseWithin(rnd, period, p.Limit))
 }
+
+// alignedFor is about how long a calendar window lasts.
+var alignedFor = [...]time.Duration{Second: time.Second, Minute: time.Minute, Hour: time.Hour,
+	Day: 24 * time.Hour, Week: 7 * 24 * time.Hour, Month: 30 * 24 * time.Hour}
 
 func pauseWithin(rnd *rand.Rand, period, limit int64) int64 {
 	switch rnd.IntN(9) {

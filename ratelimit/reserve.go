@@ -21,10 +21,17 @@ type reservation struct {
 
 // with returns an extra of these parts, nil if there is nothing in them.
 func (x *extra) with(reserved []reservation, places []place) *extra {
-	if len(reserved) == 0 && len(places) == 0 {
+	var y extra
+	if len(reserved) > 0 {
+		y.reserved = reserved
+	}
+	if len(places) > 0 {
+		y.places = places
+	}
+	if y.reserved == nil && y.places == nil {
 		return nil
 	}
-	return &extra{reserved: reserved, places: places}
+	return &y
 }
 
 // held returns the permits set aside and when the last of them run out. It

@@ -182,6 +182,9 @@ func (o *op) valid() bool {
 	if r.align != Unaligned && (r.algorithm != FixedWindow || !r.calendar.valid()) {
 		return false
 	}
+	if r.algorithm == Concurrency && r.limit > MaxPlaces {
+		return false
+	}
 	if r.algorithm != TokenBucket {
 		return r.burst == r.limit
 	}
