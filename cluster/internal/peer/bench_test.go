@@ -1,16 +1,24 @@
 package peer
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
 
-// BenchmarkEcho is a raw message there and back, plain TCP on loopback, both ends in this process.
+// BenchmarkEcho is a raw message of 80 bytes there and back, plain TCP on loopback, both ends in this process.
 func BenchmarkEcho(b *testing.B) {
 	for _, callers := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) { benchEcho(b, callers, nil) })
+	}
+}
+
+// BenchmarkEchoTLS is the same with a secret.
+func BenchmarkEchoTLS(b *testing.B) {
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) { benchEcho(b, callers, withSecrets("s")) })
 	}
 }
 
@@ -65,4 +73,18 @@ func benchEcho(b *testing.B, callers int, change func(*Config)) {
 	after := client.Stats()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "op/s")
 	b.ReportMetric(float64(after.FramesSent-before.FramesSent)/float64(after.Writes-before.Writes), "frames/write")
+}
+
+// BenchmarkCall is a Call that its handler answers at once.
+func BenchmarkCall(b *testing.B) {
+	client, server := start(b, 1, nil), start(b, 2, nil)
+	server.Handle("echo", func(_ context.Context, _ Boot, p []byte) ([]byte, error) { return p, nil })
+	introduce(client, server)
+	payload := make([]byte, 48)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := client.Call(context.Background(), 2, "echo", payload); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

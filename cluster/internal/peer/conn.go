@@ -16,7 +16,7 @@ const (
 	// write, but no longer than this many bytes.
 	corkedMost = 16 << 10
 	// Write buffers that grew beyond this are let go once they are empty.
-	keepBuffer = 256 << 10
+	keepBuffer = 64 << 10
 	// What waits to be written when the transport closes is given this long.
 	flushFor = 200 * time.Millisecond
 )

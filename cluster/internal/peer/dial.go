@@ -33,8 +33,8 @@ func (l *link) dialLocked(now bool) {
 	if l.removed || l.peer.gone.Load() || l.peer.info.Load().Addr == "" {
 		return
 	}
-	if now && l.phase != waiting {
-		l.phase = dialing
+	if now && (l.phase == idle || l.phase == resting) {
+		l.phase, l.since = dialing, time.Now()
 	}
 	if l.running {
 		if now {
@@ -78,14 +78,14 @@ func (l *link) dial(wait time.Duration) {
 		}
 		c, err := l.connect(addr)
 		if err == nil {
-			l.t.attach(c)
+			l.t.attachDialed(c)
 			if l.settled() {
 				return
 			}
 			err = errConnClosed
 		}
-		if errors.Is(err, ErrPeerGone) && addr == l.peer.info.Load().Addr {
-			l.t.markGone(l.peer, err)
+		if errors.Is(err, ErrPeerGone) && addr == l.peer.info.Load().Addr && !l.peer.connected() {
+			l.t.markGone(l.peer, err) // one that is connected is alive, and only its address is wrong
 		}
 		failures++
 		l.failed(err)
@@ -103,7 +103,9 @@ func (l *link) begin() (addr string, ok bool) {
 		l.running, l.phase = false, idle
 		return "", false
 	}
-	l.phase = dialing
+	if l.phase != dialing {
+		l.phase, l.since = dialing, time.Now()
+	}
 	select {
 	case <-l.kick: // this attempt is what it asked for
 	default:

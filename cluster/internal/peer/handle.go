@@ -157,7 +157,7 @@ func (t *Transport) answer(r request, s status, body []byte) {
 		return
 	}
 	b := appendReply(make([]byte, 0, 1+len(body)), s, body)
-	_ = t.Reply(r.via, Message{Type: typeReply, ID: r.id, Payload: b})
+	_ = t.reply(r.via, &Message{Type: typeReply, ID: r.id, Payload: b})
 }
 
 // cancelRunning ends the context of a call whose caller gave up.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // member is another member as this one sees it: its address, a link a lane, its breaker, the calls it owes answers to.
@@ -51,6 +52,7 @@ type link struct {
 	queue   []Message // to be sent by the connection being dialed
 	queued  int       // bytes of it
 	phase   phase
+	since   time.Time     // when the dial that is under way began
 	running bool          // the dialer
 	kick    chan struct{} // the dialer should try now
 	removed bool
@@ -65,6 +67,16 @@ func newMember(t *Transport, boot Boot, info Peer) *member {
 		p.links[lane] = &link{t: t, peer: p, lane: Lane(lane), kick: make(chan struct{}, 1)}
 	}
 	return p
+}
+
+// connected says whether there is a live connection, whoever dialed it.
+func (p *member) connected() bool {
+	for _, l := range p.links {
+		if slices.ContainsFunc(l.snapshot(), func(c *conn) bool { return !c.dead() }) {
+			return true
+		}
+	}
+	return false
 }
 
 // name is what the peer is called in logs and metrics.
@@ -97,7 +109,7 @@ func (l *link) send(m *Message) error {
 		return ErrPeerGone
 	case l.peer.info.Load().Addr == "":
 		return ErrUnknownPeer
-	case l.phase == waiting:
+	case l.phase == waiting, l.phase == dialing && time.Since(l.since) > l.lane.dialPatience():
 		return ErrUnreachable
 	case len(m.Payload) > MaxPayload:
 		return ErrTooLarge
@@ -134,12 +146,26 @@ func (l *link) electLocked() {
 	l.cur.Store(c)
 }
 
-// add takes a connection in. It returns false when the link is removed.
-func (l *link) add(c *conn) bool {
+// added is what became of a connection and of what was queued for it.
+type added int
+
+const (
+	notAdded  added = iota // the link is removed
+	addedWell              // all that was queued is sent
+	addedLate              // what was queued is dropped: whom it was for has given up
+)
+
+// add takes a connection in.
+func (l *link) add(c *conn) added {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.removed {
-		return false
+		return notAdded
+	}
+	how := addedWell
+	if len(l.queue) > 0 && time.Since(l.since) > l.lane.dialPatience() {
+		l.queue, l.queued = nil, 0
+		how = addedLate
 	}
 	l.conns = append(l.conns, c)
 	l.electLocked()
@@ -151,7 +177,7 @@ func (l *link) add(c *conn) bool {
 			}
 		}
 	}
-	return true
+	return how
 }
 
 // drop takes an ended connection out, and says whether frames sent by it may be lost.

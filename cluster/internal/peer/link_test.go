@@ -524,3 +524,63 @@ func TestVersions(t *testing.T) {
 		t.Errorf("logged %d times", n)
 	}
 }
+
+func TestWhatWaitedTooLongIsNotSent(t *testing.T) {
+	inVillage(t, func(t *testing.T, v *village) {
+		a, b := v.add(1, nil), v.add(2, nil)
+		v.net.Split(a.host, b.host)
+		v.introduce()
+		if err := a.Send(2, LaneOps, say("early")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond)
+		if err := a.Send(2, LaneOps, say("x")); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("queued behind a dial that hangs: %v", err)
+		}
+		time.Sleep(time.Second)
+		v.net.Heal(a.host, b.host)
+		time.Sleep(100 * time.Millisecond)
+		if err := a.Send(2, LaneOps, say("late")); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.heard(); !slices.Equal(got, []string{"late"}) {
+			t.Errorf("got %v", got)
+		}
+		if n := a.lostLanes(2)[LaneOps]; n != 1 {
+			t.Errorf("%d losses for what was dropped", n)
+		}
+	})
+}
+
+// An address that belongs to another member does not make its owner dead as long as there is a connection to it.
+func TestConnectedPeerWithAWrongAddressIsNotGone(t *testing.T) {
+	inVillage(t, func(t *testing.T, v *village) {
+		a, b := v.add(1, nil), v.add(2, nil)
+		c := v.add(3, nil)
+		b.SetPeers(v.peers())
+		time.Sleep(time.Second)
+		a.SetPeers(map[Boot]Peer{2: {Node: "node2", Addr: c.Addr().String()}})
+		_ = a.Send(2, LaneBulk, say("dials"))
+		time.Sleep(time.Second)
+		if n := a.gone(2); n != 0 {
+			t.Errorf("gone was told %d times of a peer that is connected", n)
+		}
+		if err := a.Send(2, LaneOps, say("alive")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestReservedTypesAreNotSent(t *testing.T) {
+	a, b := start(t, 1, nil), start(t, 2, nil)
+	introduce(a, b)
+	if err := a.Send(2, LaneOps, Message{Type: TypeUser - 1}); !errors.Is(err, ErrType) {
+		t.Errorf("got %v", err)
+	}
+	if err := a.Reply(Via{}, Message{}); !errors.Is(err, ErrType) {
+		t.Errorf("got %v", err)
+	}
+	if err := a.Reply(Via{}, say("nowhere")); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -2,13 +2,36 @@ package peer
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"os"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childBoot) != "" {
+		beMember()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// childBoot, in the environment, makes the test binary a member with that boot instead, until its stdin ends.
+const childBoot = "PEER_TEST_CHILD"
+
+func beMember() {
+	tr, err := Listen(Config{Self: 2, Node: "child", Cluster: "test", Bind: "127.0.0.1:0", Secrets: secretsOf("s")})
+	if err != nil {
+		panic(err)
+	}
+	tr.Start()
+	fmt.Println(tr.Addr())
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	_ = tr.Close()
+}
 
 // start starts a transport on loopback TCP, and closes it with the test.
 func start(t testing.TB, self Boot, change func(*Config)) *Transport {

@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Boot is a member's boot ID: one process life. A process that comes back has another one, whatever its address.
@@ -48,6 +49,15 @@ func (l Lane) String() string {
 // eager says whether the lane is connected before anything is sent on it.
 func (l Lane) eager() bool { return l == LaneOps || l == LaneControl }
 
+// dialPatience is how long frames may wait for a connection that is being dialed. A call in all takes at most 250 ms
+// (PROTOCOL.md, "Serving"): an operation that arrived later would run for nobody.
+func (l Lane) dialPatience() time.Duration {
+	if l.eager() {
+		return 250 * time.Millisecond
+	}
+	return time.Second
+}
+
 // TypeUser is the first frame type that is the caller's to define; lower ones are this package's.
 const TypeUser byte = 16
 
@@ -90,6 +100,7 @@ var (
 	ErrBusy        = errors.New("too many calls in flight") // here or there; it did not run
 	ErrUnknownKind = errors.New("the peer has no handler for this kind")
 	ErrTooLarge    = errors.New("message too large")
+	ErrType        = errors.New("message type is reserved") // below TypeUser
 	ErrClosed      = errors.New("transport closed")
 )
 

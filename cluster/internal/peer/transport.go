@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"crypto/ed25519"
 	"fmt"
 	"maps"
 	"net"
@@ -72,7 +71,7 @@ func Listen(cfg Config) (*Transport, error) {
 	return t, nil
 }
 
-// Start begins to accept connections. It is called once.
+// Start begins to accept connections. It is called once, after Listen; SetPeers need not wait for it.
 func (t *Transport) Start() { t.spawn(t.accept) }
 
 // Addr is the address that is listened on.
@@ -156,117 +155,40 @@ func (t *Transport) removeMember(p *member, why error) {
 }
 
 // Send queues a frame on a lane and never waits. nil means that it is queued, not that it will arrive: see Config.Down.
-// The payload is copied. Errors: ErrUnknownPeer, ErrPeerGone, ErrUnreachable, ErrQueueFull, ErrTooLarge. The breaker is
-// not asked.
+// The payload is copied. Errors: ErrUnknownPeer, ErrPeerGone, ErrUnreachable, ErrQueueFull, ErrTooLarge, ErrType. The
+// breaker is not asked.
 func (t *Transport) Send(to Boot, lane Lane, m Message) error {
+	if m.Type < TypeUser {
+		return ErrType
+	}
+	return t.send(to, lane, &m)
+}
+
+func (t *Transport) send(to Boot, lane Lane, m *Message) error {
 	p := t.peer(to)
 	if p == nil || lane >= laneCount {
 		return ErrUnknownPeer
 	}
-	return p.links[lane].send(&m)
+	return p.links[lane].send(m)
 }
 
 // Reply sends a frame by the connection that a request came by, so that who can be reached one way only is answered
 // all the same; if that has ended, like Send on its lane.
 func (t *Transport) Reply(via Via, m Message) error {
+	if m.Type < TypeUser {
+		return ErrType
+	}
+	return t.reply(via, &m)
+}
+
+func (t *Transport) reply(via Via, m *Message) error {
 	if via.c == nil {
 		return ErrUnreachable
 	}
-	if err := via.c.push(&m); err != errConnClosed {
+	if err := via.c.push(m); err != errConnClosed {
 		return err
 	}
-	return t.Send(via.c.link.peer.boot, via.c.link.lane, m)
-}
-
-// newConn makes a connection of a link.
-func newConn(l *link, nc net.Conn, key ed25519.PublicKey, version uint8) *conn {
-	return &conn{t: l.t, link: l, nc: nc, key: key, version: version, wake: make(chan struct{}, 1)}
-}
-
-// attach puts a connection to use, or closes it.
-func (t *Transport) attach(c *conn) {
-	if c.link.add(c) {
-		if !t.security.stillAccepts(c.key) {
-			c.fail(errWithdrawn)
-		}
-		c.link.peer.gone.Store(false)
-		if t.spawn(c.write) && t.spawn(c.read) {
-			return
-		}
-		c.link.drop(c)
-	}
-	c.fail(ErrClosed)
-	if c.accepted {
-		t.leavePlace()
-	}
-}
-
-// attachAccepted puts a connection that another member dialed to use.
-func (t *Transport) attachAccepted(h hello, nc net.Conn, key ed25519.PublicKey, version uint8) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p := t.peer(h.from)
-	if p == nil {
-		p = newMember(t, h.from, Peer{})
-		next := maps.Clone(*t.peers.Load())
-		next[h.from] = p
-		t.peers.Store(&next)
-	}
-	c := newConn(p.links[h.lane], nc, key, version)
-	c.accepted = true
-	t.attach(c)
-}
-
-// detach is the end of a connection: what was sent by it may be lost. Its reader calls it, so that all that was
-// received by it has been handed on before.
-func (t *Transport) detach(c *conn) {
-	lost, p := c.link.drop(c), c.link.peer
-	if c.accepted {
-		t.leavePlace()
-	}
-	if lost {
-		t.lose(p, Loss{Boot: p.boot, Lane: c.link.lane, Err: fmt.Errorf("%w: %w", ErrLost, c.err)})
-	}
-	if !p.listed.Load() {
-		t.forget(p)
-	}
-}
-
-// forget removes a member that membership has not named and that has no connection left.
-func (t *Transport) forget(p *member) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p.listed.Load() || t.peer(p.boot) != p {
-		return
-	}
-	for _, l := range p.links {
-		if !l.empty() {
-			return
-		}
-	}
-	next := maps.Clone(*t.peers.Load())
-	delete(next, p.boot)
-	t.peers.Store(&next)
-	p.cancel()
-	p.calls.failAll(ErrLost)
-}
-
-// lose reports a loss to those who wait for the peer.
-func (t *Transport) lose(p *member, loss Loss) {
-	if loss.Gone || loss.Lane == LaneCalls {
-		p.calls.failAll(loss.Err)
-	}
-	if t.cfg.Down != nil && t.ctx.Err() == nil {
-		t.cfg.Down(loss)
-	}
-}
-
-// markGone notes that a boot is dead, once.
-func (t *Transport) markGone(p *member, err error) {
-	if p.gone.CompareAndSwap(false, true) {
-		t.cfg.Logger.Info("peer is gone", "node", p.name(), "boot", p.boot.String())
-		t.lose(p, Loss{Boot: p.boot, Gone: true, Err: err})
-	}
+	return t.send(via.c.link.peer.boot, via.c.link.lane, m)
 }
 
 func (t *Transport) breakerChanged(p *member, from, to BreakerState) {
