@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,12 +94,18 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("cluster: listen for peers: %w", err)
 	}
 	n.events = newEvents()
-	_, peerPort, _ := net.SplitHostPort(n.peers.Addr().String())
+	n.warnOfShortSecrets()
+	peerAddr, err := n.advertisedPeer(host)
+	if err != nil {
+		n.end()
+		n.events.close()
+		return nil, errors.Join(err, n.peers.Close())
+	}
 	n.members, err = membership.Start(membership.Config{
 		Cluster: cfg.ClusterName,
 		Meta: membership.Meta{
 			ID: cfg.NodeID, Zone: cfg.Zone, Version: cfg.Version,
-			Peer:     net.JoinHostPort(host.String(), peerPort),
+			Peer:     peerAddr,
 			ProtoMin: peer.OldestVersion, ProtoMax: peer.Version,
 		},
 		Boot:        n.boot,
@@ -129,6 +136,20 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
+// advertisedPeer returns the address for calls that others are told: the host
+// they reach gossip at, unless calls are received at another one only.
+func (n *Node) advertisedPeer(host netip.Addr) (string, error) {
+	bound, port, err := net.SplitHostPort(n.peers.Addr().String())
+	if err != nil {
+		return "", err
+	}
+	addr, err := netip.ParseAddr(bound)
+	if err == nil && !addr.IsUnspecified() && n.cfg.Advertise == "" {
+		host = addr.Unmap()
+	}
+	return net.JoinHostPort(host.String(), port), nil
+}
+
 func (n *Node) peerConfig(certificates *tls.Config) peer.Config {
 	return peer.Config{
 		Self:         peer.Boot(n.boot),
@@ -155,6 +176,18 @@ func (n *Node) peerConfig(certificates *tls.Config) peer.Config {
 	}
 }
 
+// shortSecret is the length in bytes below which a secret is likely to be one
+// that can be guessed: every packet that is overheard can be tried on.
+const shortSecret = 16
+
+func (n *Node) warnOfShortSecrets() {
+	for i, s := range n.cfg.Secrets {
+		if len(s) < shortSecret {
+			n.log.Warn("secret is short: take 32 random bytes", "number", i+1, "bytes", len(s))
+		}
+	}
+}
+
 // become goes from listening to serving.
 func (n *Node) become() {
 	select {
@@ -173,8 +206,8 @@ func (n *Node) become() {
 		case <-n.possession.readied():
 		}
 	}
-	close(n.ready)
 	n.log.Info("ready", "node", n.cfg.NodeID, "boot", bootText(n.boot), "members", len(n.Members()))
+	close(n.ready)
 }
 
 // changed takes note of a change of another member. It is called one at a time.

@@ -295,7 +295,7 @@ func TestANewLifeReplacesTheFormerOne(t *testing.T) {
 	assert.NotEqual(t, former.Boot, again.Self().Boot)
 	// Well before the failure detection would notice: the address answers for
 	// another life now.
-	eventually(t, time.Second, "the former life is over", func() bool { return together(a, again) })
+	eventually(t, 1500*time.Millisecond, "the former life is over", func() bool { return together(a, again) })
 	assert.Equal(t, 1, log.lines("member lost", bootText(former.Boot)))
 	assert.Equal(t, 1, log.lines("member joined", bootText(again.Self().Boot)))
 }
@@ -355,6 +355,18 @@ func TestSecretsOfARunningCluster(t *testing.T) {
 		return c.Broadcast(context.Background(), "echo", nil).Complete() && a.Broadcast(context.Background(), "echo", nil).Complete()
 	})
 	assert.ErrorContains(t, a.SetSecrets(nil), "begin or cease")
+}
+
+func TestAdvertisedAddresses(t *testing.T) {
+	n, log := testNode(t, "a", func(c *Config) {
+		c.Bind, c.PeerBind, c.Advertise, c.Secret = ":0", ":0", "127.0.0.1", []byte("short")
+	})
+	assert.True(t, strings.HasPrefix(n.Self().Gossip, "127.0.0.1:"), n.Self().Gossip)
+	assert.True(t, strings.HasPrefix(n.Self().Peer, "127.0.0.1:"), n.Self().Peer)
+	assert.Equal(t, 1, log.lines("secret is short", "bytes=5"))
+	n, log = testNode(t, "b", func(c *Config) { c.PeerBind = "127.0.0.9:0" })
+	assert.True(t, strings.HasPrefix(n.Self().Peer, "127.0.0.9:"), n.Self().Peer)
+	assert.Zero(t, log.lines("level=WARN"))
 }
 
 func TestAddressesInUse(t *testing.T) {

@@ -48,7 +48,7 @@ const (
 	slowRetry     = 3 * time.Second        // … to this
 	resolveEvery  = 10 * time.Second       // once joined
 	triesAtOnce   = 6                      // addresses tried in one round
-	retryLostFor  = 10 * time.Minute       // how long the address of a lost member is tried
+	retryLostFor  = rememberFor            // how long the address of a lost member is tried
 	strangerFor   = 10 * time.Second       // how long the address of a stranger is tried
 	warnEvery     = time.Minute            // of the same failure at the same address
 	maxWarned     = 256

@@ -176,9 +176,8 @@ func (m *Membership) Members() []Member {
 	return m.table.list(func(m Member) bool { return m.State.Live() })
 }
 
-// Gone returns the members that left or died, for at least ten minutes after
-// that, unless there are more than 4,096 of them. Of some only the boot ID is
-// known: another member told of them.
+// Gone returns the members that left or died, for a day after that, the latest
+// 4,096 of them. Of some only the boot ID is known: another member told of them.
 func (m *Membership) Gone() []Member {
 	return m.table.list(func(m Member) bool { return !m.State.Live() })
 }

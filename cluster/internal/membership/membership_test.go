@@ -210,7 +210,7 @@ func TestDrainingIsKnownFast(t *testing.T) {
 		return true
 	})
 	require.NoError(t, <-done)
-	assert.Less(t, took, 600*time.Millisecond, "300 ms, twice that for a busy machine")
+	assert.Less(t, took, time.Second, "300 ms, and more for a busy machine")
 	t.Log("known to 10 members after", took)
 	within(t, time.Second, "reported", func() bool { return members[0].count(Updated, leaver.boot) == 1 })
 }

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// Bounds of what is remembered of members that have gone.
+// Bounds of what is remembered of members that have gone. So long can a network
+// be split and be found to have healed without the help of a seed.
 const (
-	rememberFor  = 30 * time.Minute
+	rememberFor  = 24 * time.Hour
 	rememberMost = 4096
 )
 

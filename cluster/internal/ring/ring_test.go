@@ -27,6 +27,15 @@ func boots(seed uint64, n int) []Boot {
 // fixed ones.
 const evenSeed = 1
 
+// sizes are the numbers of members that the bounds are checked for.
+func sizes() []int {
+	out := []int{30, 50, 100}
+	for n := 1; n <= 20; n++ {
+		out = append(out, n)
+	}
+	return out
+}
+
 const knownAnswers = "12466 [5 3 2 4] [3 1 4 5] [4 1 3 2] e05e516e2dc45ac1"
 
 func TestKeysAreSpreadEvenly(t *testing.T) {
@@ -42,7 +51,7 @@ func TestKeysAreSpreadEvenly(t *testing.T) {
 			for i := range keys {
 				perSlot[SlotString(key(i))]++
 			}
-			for _, n := range []int{1, 2, 3, 4, 5, 7, 10, 15, 20, 100} {
+			for _, n := range sizes() {
 				r := New(boots(evenSeed, n))
 				perMember := make(map[Boot]int, n)
 				for slot, c := range perSlot {
@@ -63,7 +72,7 @@ func TestKeysAreSpreadEvenly(t *testing.T) {
 }
 
 func TestAJoinOrLeaveMovesOnlyTheSlotsOfThatMember(t *testing.T) {
-	for _, n := range []int{1, 2, 3, 4, 5, 9, 19, 20, 50, 99} {
+	for _, n := range sizes() {
 		members := boots(evenSeed, n+1)
 		newcomer := members[n]
 		before, after := New(members[:n]), New(members)
