@@ -84,6 +84,9 @@ func (r *Reader) FailFieldf(name, format string, args ...any) {
 }
 
 func (r *Reader) fail(field, format string, args ...any) {
+	if r.broken { // what is missing may be in what could not be read
+		return
+	}
 	if len(r.errs) == MaxErrors {
 		r.broken = true // enough: the rest is not read
 		return

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/cmd/node/internal/strictjson"
+	"github.com/peerlimit/peerlimit/ratelimit"
+)
+
+// ratelimitAPI is the part of the HTTP API that is about limits.
+type ratelimitAPI struct {
+	limits *ratelimit.Limiter
+	mode   ratelimit.FailureMode
+	log    *slog.Logger
+}
+
+func (a *ratelimitAPI) routes() []route {
+	return []route{
+		{"POST /v1/ratelimit/check", forUsers, a.check},
+		{"POST /v1/ratelimit/status", forUsers, a.status},
+		{"GET /v1/ratelimit", forUsers, a.size},
+		{"DELETE /v1/ratelimit", forUsers, a.resetAll},
+		{"DELETE /v1/ratelimit/{key...}", forUsers, a.reset},
+	}
+}
+
+// check decides, and spends where it allows.
+func (a *ratelimitAPI) check(w http.ResponseWriter, r *http.Request) {
+	buffer := getBodyBuffer()
+	defer buffer.release()
+	var asked checkBody
+	if !buffer.read(w, r, asked.read) {
+		return
+	}
+	switch {
+	case asked.checks == nil:
+		one := &asked.one
+		d, err := a.limits.AllowN(r.Context(), one.Policy, one.Key, one.Cost)
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		buffer.out = append(appendDecision(buffer.out, &d), '\n')
+		a.answer(w, buffer.out, d.Allowed, &one.Policy, &d)
+	case asked.independent:
+		a.each(w, r, buffer, asked.checks, func(ctx context.Context, c *ratelimit.Check) (ratelimit.Decision, error) {
+			return a.limits.AllowN(ctx, c.Policy, c.Key, c.Cost)
+		})
+	default:
+		all, err := a.limits.AllowAll(r.Context(), asked.checks...)
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		a.answerAll(w, buffer, all, asked.checks)
+	}
+}
+
+// status answers what check would, and spends nothing.
+func (a *ratelimitAPI) status(w http.ResponseWriter, r *http.Request) {
+	buffer := getBodyBuffer()
+	defer buffer.release()
+	var asked checkBody
+	if !buffer.read(w, r, asked.read) {
+		return
+	}
+	look := func(ctx context.Context, c *ratelimit.Check) (ratelimit.Decision, error) {
+		return a.limits.StatusN(ctx, c.Policy, c.Key, c.Cost)
+	}
+	if asked.checks != nil {
+		a.each(w, r, buffer, asked.checks, look)
+		return
+	}
+	d, err := look(r.Context(), &asked.one)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	buffer.out = append(appendDecision(buffer.out, &d), '\n')
+	a.answer(w, buffer.out, d.Allowed, &asked.one.Policy, &d)
+}
+
+// each decides every check by itself, all at the same time, and answers 200
+// whatever the decisions are.
+func (a *ratelimitAPI) each(w http.ResponseWriter, r *http.Request, buffer *bodyBuffer, checks []ratelimit.Check,
+	decide func(context.Context, *ratelimit.Check) (ratelimit.Decision, error)) {
+	if fields := refuseChecks(checks); fields != nil { // before any of them has spent
+		refuseInput(w, fields...)
+		return
+	}
+	all := ratelimit.All{Allowed: true, Decisions: make([]ratelimit.Decision, len(checks))}
+	errs := make([]error, len(checks))
+	var wait sync.WaitGroup
+	for i := range checks {
+		wait.Go(func() { all.Decisions[i], errs[i] = decide(r.Context(), &checks[i]) })
+	}
+	wait.Wait()
+	for i := range checks {
+		if errs[i] != nil {
+			a.fail(w, r, inCheck(i, errs[i]))
+			return
+		}
+		all.Allowed = all.Allowed && all.Decisions[i].Allowed
+	}
+	buffer.out = appendAll(buffer.out, &all)
+	writeJSON(w, http.StatusOK, buffer.out)
+}
+
+// inCheck makes an error's field say which check it is of.
+func inCheck(i int, err error) error {
+	var field *ratelimit.FieldError
+	if errors.As(err, &field) {
+		return &ratelimit.FieldError{Field: "checks[" + strconv.Itoa(i) + "]." + field.Field, Detail: field.Detail}
+	}
+	return err
+}
+
+func (a *ratelimitAPI) answerAll(w http.ResponseWriter, buffer *bodyBuffer, all ratelimit.All, checks []ratelimit.Check) {
+	buffer.out = appendAll(buffer.out, &all)
+	if all.Allowed {
+		writeJSON(w, http.StatusOK, buffer.out)
+		return
+	}
+	header := w.Header()
+	status := http.StatusTooManyRequests
+	var denied quotaHeaders
+	for i := range all.Decisions {
+		if d := &all.Decisions[i]; !d.Allowed {
+			denied.add(&checks[i].Policy, d)
+			if a.nobodyDecided(d) {
+				status = http.StatusServiceUnavailable
+			}
+		}
+	}
+	denied.set(header)
+	writeJSON(w, status, buffer.out)
+}
+
+// answer sends a decision, with the status that goes with it.
+func (a *ratelimitAPI) answer(w http.ResponseWriter, body []byte, allowed bool, policy *ratelimit.Policy, d *ratelimit.Decision) {
+	if allowed {
+		writeJSON(w, http.StatusOK, body)
+		return
+	}
+	var denied quotaHeaders
+	denied.add(policy, d)
+	denied.set(w.Header())
+	status := http.StatusTooManyRequests
+	if a.nobodyDecided(d) {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, body)
+}
+
+// nobodyDecided reports whether a call was denied though nobody found that it
+// asks for too much: that is the service's fault, not the caller's.
+func (a *ratelimitAPI) nobodyDecided(d *ratelimit.Decision) bool {
+	return d.Degraded && !d.Allowed && a.mode != ratelimit.FailLocal
+}
+
+// size answers how many keys have something used, over the cluster.
+func (a *ratelimitAPI) size(w http.ResponseWriter, r *http.Request) {
+	n, err := a.limits.Size(r.Context())
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	writeJSONValue(w, http.StatusOK, struct {
+		Keys int `json:"keys"`
+	}{n})
+}
+
+// reset forgets what was used of one policy for one key.
+func (a *ratelimitAPI) reset(w http.ResponseWriter, r *http.Request) {
+	query, fields := readQuery(r, "policy")
+	if fields != nil {
+		refuseInput(w, fields...)
+		return
+	}
+	policy := ratelimit.Policy{Name: query.or("policy", defaultPolicy)}
+	if err := a.limits.Reset(r.Context(), policy, r.PathValue("key")); err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// resetAll forgets what was used of one policy for all keys with a prefix.
+func (a *ratelimitAPI) resetAll(w http.ResponseWriter, r *http.Request) {
+	query, fields := readQuery(r, "policy", "prefix")
+	if fields != nil {
+		refuseInput(w, fields...)
+		return
+	}
+	policy := ratelimit.Policy{Name: query.or("policy", defaultPolicy)}
+	removed, err := a.limits.ResetAll(r.Context(), policy, query.or("prefix", ""))
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	writeJSONValue(w, http.StatusOK, struct {
+		Removed int `json:"removed"`
+	}{removed})
+}
+
+// fail answers an error of the limiter.
+func (a *ratelimitAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var field *ratelimit.FieldError
+	switch {
+	case errors.As(err, &field):
+		refuseInput(w, strictjson.FieldError{Field: field.Field, Detail: field.Detail})
+	case r.Context().Err() != nil:
+		// The caller is gone; the status is for a log in between.
+		writeProblem(w, http.StatusServiceUnavailable, "the request was given up")
+	case errors.Is(err, cluster.ErrUnavailable), errors.Is(err, cluster.ErrBusy):
+		w.Header().Set("Retry-After", "1")
+		writeProblem(w, http.StatusServiceUnavailable, "no member that may do this answered in time")
+	case errors.Is(err, ratelimit.ErrClosed), errors.Is(err, cluster.ErrClosed):
+		writeProblem(w, http.StatusServiceUnavailable, "this member is stopping")
+	default:
+		a.log.Error("http request failed", "method", r.Method, "route", r.Pattern, "error", err)
+		writeProblem(w, http.StatusInternalServerError, "")
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// demoCommand shows the main job with real processes on loopback: a limit that
+// holds exactly over three members, and goes on holding when one of them is
+// killed.
+type demoCommand struct {
+	JSON bool `name:"json" help:"Print one JSON object instead: the counts of each round, and ok."`
+}
+
+// demoMembers is how many processes the demo starts.
+const demoMembers = 3
+
+// demoDeadline is when the demo gives up. It takes some seconds.
+const demoDeadline = 28 * time.Second
+
+// demoRound is what a round counted.
+type demoRound struct {
+	Name    string `json:"name"`
+	Limit   int    `json:"limit"`
+	Sent    int    `json:"sent"`
+	Allowed int    `json:"allowed"`
+	Denied  int    `json:"denied"`
+	Errors  int    `json:"errors"`
+}
+
+// demoReport is what --json prints.
+type demoReport struct {
+	Rounds []demoRound `json:"rounds"`
+	OK     bool        `json:"ok"`
+}
+
+// demo is what the steps share.
+type demo struct {
+	members []*demoMember
+	view    *demoView
+	report  demoReport
+}
+
+// demoSteps is what is shown, in order. A step says what it found in the
+// report and on the view, and returns an error when something did not hold.
+var demoSteps = []struct {
+	title string
+	run   func(*demo, context.Context) error
+}{
+	{"one limit, three processes", (*demo).steadyRound},
+	{"the same, and one of them is killed", (*demo).killRound},
+}
+
+// Run starts the members, shows each step, and stops everything again. What did
+// not hold is the error.
+func (c *demoCommand) Run(ctx context.Context, env *environment) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, demoDeadline)
+	defer cancel()
+	d := &demo{view: newDemoView(env.stdout, c.JSON)}
+	logs, err := os.MkdirTemp("", "peerlimit-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stopErr := d.stopMembers()
+		if err = errors.Join(err, stopErr); err != nil {
+			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+				err = fmt.Errorf("not done within %s: %w", demoDeadline, err)
+			}
+			// What the members said is kept for whoever has to find out why.
+			err = fmt.Errorf("demo: %w (logs in %s)", err, logs)
+		} else if err = os.RemoveAll(logs); err == nil {
+			d.view.say("\nall members stopped")
+		}
+		if c.JSON {
+			d.report.OK = err == nil
+			text, jsonErr := json.Marshal(d.report)
+			err = errors.Join(err, jsonErr)
+			fmt.Fprintf(env.stdout, "%s\n", text)
+		}
+	}()
+
+	if err := d.startMembers(ctx, logs); err != nil {
+		return err
+	}
+	for i, step := range demoSteps {
+		d.view.say("\n%d. %s", i+1, step.title)
+		if err := step.run(d, ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.title, err)
+		}
+	}
+	return nil
+}
+
+// steadyRound sends three times the limit, from all members at once.
+func (d *demo) steadyRound(ctx context.Context) error {
+	round := newDemoLoad(d.members, "steady", "demo:steady")
+	d.view.say("   %d requests for one key from all %d at once, a fixed window of %d",
+		round.total, len(d.members), round.limit)
+	result := d.view.follow(round, func() demoRound { return round.run(ctx, nil) })
+	d.report.Rounds = append(d.report.Rounds, result)
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	d.view.say("allowed %d of %d (limit %d)", result.Allowed, result.Sent, result.Limit)
+	switch {
+	case result.Errors > 0:
+		return fmt.Errorf("%d requests failed: %w", result.Errors, round.firstError())
+	case result.Allowed != result.Limit:
+		return fmt.Errorf("allowed %d, want exactly %d", result.Allowed, result.Limit)
+	}
+	return nil
+}
+
+// killRound sends the same for another key, and kills a member with SIGKILL
+// when half of the limit is used. Every answer waits for the key's backup, so
+// that even then not one more than the limit is allowed; a permit may be lost
+// with each request that was under way.
+func (d *demo) killRound(ctx context.Context) error {
+	round := newDemoLoad(d.members, "kill", "demo:kill")
+	round.synchronous = true
+	round.spread = 2 * time.Second // so that there is something to see
+	d.view.say("   another key; SIGKILL for one of them when %d are allowed", round.limit/2)
+	dead, why, err := d.victim(ctx, round)
+	if err != nil {
+		return err
+	}
+	inFlight := 0
+	kill := func() error {
+		answered := round.answered()
+		err := dead.kill()
+		inFlight = round.sent() - answered // some more, never less
+		return err
+	}
+	result := d.view.follow(round, func() demoRound { return round.run(ctx, &demoFault{member: dead, strike: kill}) })
+	d.report.Rounds = append(d.report.Rounds, result)
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	d.view.say("   killed %s (pid %d), %s; %d requests were under way, %d sent to it got no answer",
+		dead.name, dead.pid(), why, inFlight, round.errorsOf(dead))
+	d.view.say("allowed %d of %d (limit %d)", result.Allowed, result.Sent, result.Limit)
+	switch {
+	case !dead.killed.Load():
+		return fmt.Errorf("only %d were allowed, so nobody was killed", result.Allowed)
+	case result.Errors != round.errorsOf(dead):
+		return fmt.Errorf("%d requests to members that live failed: %w",
+			result.Errors-round.errorsOf(dead), round.firstError())
+	case result.Allowed > result.Limit:
+		return fmt.Errorf("allowed %d, want at most %d", result.Allowed, result.Limit)
+	case result.Allowed < result.Limit-inFlight:
+		return fmt.Errorf("allowed %d, want at least %d: the limit less what was under way",
+			result.Allowed, result.Limit-inFlight)
+	}
+	return nil
+}

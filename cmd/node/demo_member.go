@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/peerlimit/peerlimit/cluster"
+)
+
+// demoMember is a child process: this program again, as serve.
+type demoMember struct {
+	name    string
+	command *exec.Cmd
+	stdin   io.Closer // the child stops when this closes, so also when the demo dies
+	log     *os.File
+	ready   map[string]string // the addresses of its ready line
+	client  *client
+	killed  atomic.Bool   // its SIGKILL is on its way: send it nothing more
+	gone    chan struct{} // closed when the process has ended
+	exit    error         // why; read it after gone
+}
+
+// stopDelay is how long a member may take to leave when the demo ends.
+const stopDelay = 5 * time.Second
+
+func (d *demo) startMembers(ctx context.Context, logs string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	name := "demo-" + strconv.Itoa(os.Getpid())
+	seed := ""
+	for i := range demoMembers {
+		arguments := []string{"serve", "--stop-with-stdin", "--log-level=info", "--cluster=" + name,
+			"--node-id=member-" + strconv.Itoa(i+1),
+			"--bind=127.0.0.1:0", "--peer-bind=127.0.0.1:0", "--kv-bind=127.0.0.1:0", "--http=127.0.0.1:0"}
+		if seed != "" {
+			arguments = append(arguments, "--join="+seed)
+		}
+		m := &demoMember{name: "member-" + strconv.Itoa(i+1)}
+		if err := m.start(ctx, self, arguments, filepath.Join(logs, m.name+".log")); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		d.members = append(d.members, m)
+		d.view.say("started %s (pid %d), http %s", m.name, m.pid(), m.ready["http"])
+		if seed == "" {
+			seed = m.ready["gossip"]
+		}
+	}
+	for _, m := range d.members {
+		if err := m.waitForMembers(ctx, demoMembers); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+	}
+	return nil
+}
+
+// start returns when the child has printed that it serves.
+func (m *demoMember) start(ctx context.Context, program string, arguments []string, logPath string) error {
+	log, err := os.Create(logPath)
+	if err != nil {
+		return err
+	}
+	m.log = log
+	m.command = exec.Command(program, arguments...)
+	m.command.Env = withoutSettings(os.Environ())
+	m.command.Stderr = log
+	if m.stdin, err = m.command.StdinPipe(); err != nil {
+		return errors.Join(err, log.Close())
+	}
+	stdout, err := m.command.StdoutPipe()
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	if err := m.command.Start(); err != nil {
+		return errors.Join(err, log.Close())
+	}
+	lines := make(chan string, 1)
+	m.gone = make(chan struct{})
+	go func() {
+		defer close(m.gone)
+		defer log.Close()
+		scanner := bufio.NewScanner(stdout)
+		for scanner.Scan() {
+			select {
+			case lines <- scanner.Text():
+			default: // nothing after the ready line is needed
+			}
+		}
+		m.exit = m.command.Wait()
+	}()
+	select {
+	case line := <-lines:
+		if m.ready, err = parseReady(line); err == nil {
+			m.client = &client{base: "http://" + m.ready["http"], http: &http.Client{
+				Timeout:   5 * time.Second,
+				Transport: &http.Transport{MaxIdleConnsPerHost: demoCallers},
+			}}
+			return nil
+		}
+	case <-m.gone:
+		err = fmt.Errorf("ended before it was ready: %w", m.exit)
+	case <-ctx.Done():
+		err = fmt.Errorf("was not ready in time: %w", context.Cause(ctx))
+	}
+	_ = m.command.Process.Kill()
+	_ = m.stdin.Close()
+	<-m.gone
+	return err
+}
+
+// withoutSettings keeps what the user has set for a member of his own away from
+// the demo's.
+func withoutSettings(environment []string) (kept []string) {
+	for _, variable := range environment {
+		if !strings.HasPrefix(variable, "PEERLIMIT_") {
+			kept = append(kept, variable)
+		}
+	}
+	return kept
+}
+
+func (m *demoMember) pid() int { return m.command.Process.Pid }
+
+// kill ends the process as a crash would, and returns when it is gone.
+func (m *demoMember) kill() error {
+	m.killed.Store(true)
+	if err := m.command.Process.Kill(); err != nil {
+		return err
+	}
+	<-m.gone
+	return nil
+}
+
+// waitForMembers returns when m sees n members alive and serves.
+func (m *demoMember) waitForMembers(ctx context.Context, n int) error {
+	for {
+		alive := 0
+		answer, _, err := m.client.do(ctx, http.MethodGet, "/v1/cluster", nil, http.StatusOK)
+		if err == nil {
+			var view cluster.Status
+			if err := json.Unmarshal(answer, &view); err != nil {
+				return err
+			}
+			for _, other := range view.Members {
+				if other.State == cluster.StateAlive {
+					alive++
+				}
+			}
+		}
+		if alive == n {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-m.gone:
+			return fmt.Errorf("ended: %w", m.exit)
+		case <-ctx.Done():
+			if err == nil {
+				err = fmt.Errorf("sees %d of %d members", alive, n)
+			}
+			return err
+		}
+	}
+}
+
+// stopMembers asks all members to leave, ends those that do not, and reports
+// the ones that did not end well. It is right also after a failed start.
+func (d *demo) stopMembers() error {
+	var wait sync.WaitGroup
+	errs := make([]error, len(d.members))
+	for i, m := range d.members {
+		wait.Go(func() {
+			if m.killed.Load() {
+				<-m.gone
+			} else if err := m.stop(); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", m.name, err)
+			}
+			_ = m.stdin.Close()
+			m.client.http.CloseIdleConnections()
+		})
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+func (m *demoMember) stop() error {
+	if err := m.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		_ = m.command.Process.Kill()
+	}
+	select {
+	case <-m.gone:
+		return m.exit
+	case <-time.After(stopDelay):
+		_ = m.command.Process.Kill()
+		<-m.gone
+		return fmt.Errorf("had not left %s after SIGTERM", stopDelay)
+	}
+}

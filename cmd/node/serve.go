@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/ratelimit"
+)
+
+// serveCommand runs one member until it is told to leave.
+type serveCommand struct {
+	Bind          address       `default:"127.0.0.1:7946" placeholder:"HOST:PORT" help:"Where to listen for gossip, UDP and TCP; port 0 takes a free one."`
+	PeerBind      address       `placeholder:"HOST:PORT" help:"Where to listen for other members' calls; the gossip port + 1 unless given."`
+	KVBind        address       `name:"kv-bind" placeholder:"HOST:PORT" help:"Where to listen for the key-value store's gossip; the gossip port + 2 unless given."`
+	Advertise     string        `placeholder:"HOST" help:"The address at which other members reach this one; found out unless given."`
+	HTTP          address       `name:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve the HTTP API; port 0 takes a free one."`
+	Join          []string      `placeholder:"HOST:PORT" help:"A member to join, or a DNS name of many; may be given several times. Own addresses are left out."`
+	Cluster       string        `default:"peerlimit" placeholder:"NAME" help:"Name of the cluster; members of another one are refused."`
+	NodeID        string        `placeholder:"ID" help:"Stable name of this member; the host's name unless given."`
+	Zone          string        `placeholder:"ZONE" help:"Where this member runs, shown to others."`
+	SecretFile    string        `placeholder:"FILE" help:"Secrets between members, one a line: the first is used, all are accepted. Needed unless all addresses are loopback."`
+	TLSCert       string        `name:"tls-cert" placeholder:"FILE" help:"Certificate for other members, PEM; needs --tls-key and --tls-ca."`
+	TLSKey        string        `name:"tls-key" placeholder:"FILE" help:"Its key, PEM."`
+	TLSCA         string        `name:"tls-ca" placeholder:"FILE" help:"Who signs the members' certificates, PEM."`
+	APITokenFile  string        `placeholder:"FILE" help:"Tokens of those who may use the HTTP API, one a line."`
+	AdminTokens   string        `name:"admin-token-file" placeholder:"FILE" help:"Tokens of those who may also administer, one a line."`
+	MinMembers    int           `default:"1" placeholder:"N" help:"How many members must be in reach to serve without a backup, from 1 to 10000."`
+	OnUnavailable string        `enum:"open,closed,local" default:"open" help:"What to decide while nobody who may decide answers: open allows, closed denies, local lets each member enforce its share."`
+	DrainDelay    time.Duration `default:"0s" placeholder:"D" help:"How long to go on answering, with /readyz saying no, before the HTTP API closes; up to 5m."`
+	LogFormat     string        `enum:"text,json" default:"text" help:"text or json."`
+	LogLevel      string        `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
+
+	StopWithStdin bool `hidden:"" help:"Stop at once when stdin ends: the parent is gone."`
+}
+
+// longestDrainDelay is longer than any load balancer takes to notice.
+const longestDrainDelay = 5 * time.Minute
+
+// leaveWithin is how long a member takes at most to hand over and leave.
+const leaveWithin = 10 * time.Second
+
+// shortestSecret is short enough for a test and too long to be a slip.
+const (
+	shortestSecret = 16
+	shortestToken  = 16
+)
+
+// Run serves until ctx ends, then drains, hands over, and leaves.
+func (c *serveCommand) Run(ctx context.Context, env *environment) error {
+	if c.StopWithStdin {
+		go stopWith(os.Stdin)
+	}
+	if c.DrainDelay < 0 || c.DrainDelay > longestDrainDelay {
+		return usagef("--drain-delay: must be 0s to %s, is %s", longestDrainDelay, c.DrainDelay)
+	}
+	mode, err := ratelimit.ParseFailureMode(c.OnUnavailable)
+	if err != nil {
+		return err
+	}
+	tokens, err := c.readTokens()
+	if err != nil {
+		return err
+	}
+	config, err := c.clusterConfig()
+	if err != nil {
+		return err
+	}
+	log := newLogger(env.stderr, c.LogFormat, c.LogLevel)
+	config.Logger = log
+	probes := new(probes)
+	api := newHandler(tokens, probes.routes())
+	server, err := listenHTTP(ctx, c.HTTP, api, log)
+	if err != nil {
+		return err
+	}
+	node, err := cluster.Start(ctx, config)
+	if err != nil {
+		return errors.Join(startError(err), server.close())
+	}
+	probes.started(node)
+	err = c.serve(ctx, env, node, mode, server, probes, log)
+	if ctx.Err() == nil { // it was not told to leave
+		return errors.Join(err, server.close(), node.Close())
+	}
+	probes.leaving()
+	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+leaveWithin)
+	defer cancel()
+	return errors.Join(server.shutdown(leaving, c.DrainDelay), node.Drain(leaving), node.Close())
+}
+
+// serve opens the API and returns when ctx ends or serving has failed.
+func (c *serveCommand) serve(ctx context.Context, env *environment, node *cluster.Node, mode ratelimit.FailureMode,
+	server *httpServer, probes *probes, log *slog.Logger) error {
+	limits, err := ratelimit.New(ratelimit.Config{
+		Cluster: node, Namespace: "http", OnUnavailable: mode, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := node.AwaitReady(ctx); err != nil {
+		return err
+	}
+	server.handler.open(slices.Concat(
+		(&ratelimitAPI{limits: limits, mode: mode, log: log}).routes(),
+		(&clusterAPI{node: node}).routes(),
+	))
+	probes.serving()
+	self := node.Self()
+	fmt.Fprintln(env.stdout, readyLine(self.Gossip, self.Peer, "off", server.addr()))
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-server.done:
+		return server.err
+	}
+}
+
+// readTokens reads the token files, and refuses to let strangers in without.
+func (c *serveCommand) readTokens() (*tokens, error) {
+	t := &tokens{}
+	for _, file := range []struct {
+		flag, path string
+		to         *[]hashedToken
+	}{
+		{"--api-token-file", c.APITokenFile, &t.users},
+		{"--admin-token-file", c.AdminTokens, &t.admins},
+	} {
+		if file.path == "" {
+			continue
+		}
+		plain, err := readSecrets(file.flag, file.path, shortestToken)
+		if err != nil {
+			return nil, err
+		}
+		*file.to = hashTokens(plain)
+	}
+	if len(t.users)+len(t.admins) == 0 && !c.HTTP.loopback() {
+		return nil, usagef("--http: %s can be reached from other machines: set --api-token-file or --admin-token-file, or bind to 127.0.0.1", c.HTTP)
+	}
+	return t, nil
+}
+
+// stopWith ends the process when r does. The demo's members have a pipe from it
+// as their stdin, which ends with the demo, also when that was killed.
+func stopWith(r io.Reader) {
+	_, _ = io.Copy(io.Discard, r)
+	os.Exit(exitFailed)
+}

@@ -1,0 +1,49 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// nodeBinary is cmd/node, built once for all tests.
+var nodeBinary string
+
+func TestMain(m *testing.M) {
+	if os.Getenv(echoVariable) != "" {
+		serveEcho() // this process is the control of another one; see echo_test.go
+		return
+	}
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "peerlimit-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	nodeBinary = filepath.Join(dir, "node")
+	build := exec.Command("go", "build", "-o", nodeBinary, "github.com/peerlimit/peerlimit/cmd/node")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: build cmd/node:", err)
+		return 1
+	}
+	code := m.Run()
+	processes.close()
+	if left := processes.left(); len(left) > 0 {
+		fmt.Fprintln(os.Stderr, "e2e: tests left processes behind, which were killed:", left)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	return code
+}

@@ -1,0 +1,10 @@
+package e2e
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+func dieWithParent(c *exec.Cmd) {
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package e2e
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+func dieWithParent(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
