@@ -28,7 +28,8 @@ type Node struct {
 	peers      *peer.Transport
 	members    *membership.Membership
 	events     *events
-	possession possessor // decides which slots this member serves; nil: none
+	possession possessor // decides which slots this member serves
+	owner      *owner    // the same, as its tables know it
 
 	// ring is made of the members that are alive and not draining. It is
 	// replaced, never changed.

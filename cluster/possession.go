@@ -30,7 +30,3 @@ type possessor interface {
 	// close stops at once and waits for what runs.
 	close()
 }
-
-// newPossessor returns what decides for n, which listens but has not joined
-// yet; nil if nothing does.
-func newPossessor(*Node) possessor { return nil }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,9 +17,9 @@ import (
 var (
 	// ErrUnavailable: nobody who may decide answered in time (250 ms).
 	ErrUnavailable = errors.New("cluster: nobody who may decide answered in time")
-	// ErrUncertain: the operation may have run, and whether it did can't be
-	// found out.
-	ErrUncertain = errors.New("cluster: the operation may have run")
+	// ErrUncertain: the same, and the operation may have run. It is an
+	// ErrUnavailable too.
+	ErrUncertain = fmt.Errorf("%w; it may have run", ErrUnavailable)
 	// ErrBusy: too many operations wait already. Nothing was run.
 	ErrBusy = errors.New("cluster: too many operations are waiting")
 	// ErrClosed: the table or its member is closed.
@@ -81,6 +80,7 @@ func (cfg TableConfig) validate(alone bool) error {
 // Methods may be called concurrently.
 type Table[S, O, R any, M Machine[S, O, R]] struct {
 	name  string
+	id    uint64
 	store *store.Store[S, O, R, M]
 	gate  *store.Gate
 	clock *clock
@@ -96,7 +96,7 @@ func NewTable[S, O, R any, M Machine[S, O, R]](node *Node, m M, cfg TableConfig)
 	if cfg.MaxEntries == 0 {
 		cfg.MaxEntries = DefaultMaxEntries
 	}
-	t := &Table[S, O, R, M]{name: cfg.Name}
+	t := &Table[S, O, R, M]{name: cfg.Name, id: tableID(cfg.Name)}
 	if node == nil {
 		t.store = store.New[S, O, R](m, cfg.MaxEntries, nil)
 		t.gate, t.clock = store.OpenGate(), newClock(cfg.Now)
@@ -118,15 +118,12 @@ func (t *Table[S, O, R, M]) Do(ctx context.Context, key []byte, op O) (R, error)
 	}
 	hash := xxhash.Sum64(key)
 	now := t.clock.now()
-	call := Call{Now: now, ID: rand.Uint64(), WallOffset: t.clock.wallOffset(now)}
-	r, ticket, ran := t.store.Do(t.gate, hash, key, call, op)
-	if t.owner == nil {
+	call := Call{Now: now, ID: newID(), WallOffset: t.clock.wallOffset(now)}
+	r, ticket, epoch := t.store.Do(t.gate, hash, key, call, op)
+	if t.owner == nil || epoch != 0 && !ticket.Wait() && t.gate.Still(uint16(hash%store.Slots), epoch, t.clock.now()) {
 		return r, nil
 	}
-	if ran && !ticket.Wait() && t.gate.Open(uint16(hash%store.Slots), t.clock.now()) {
-		return r, nil
-	}
-	return t.doSlow(ctx, hash, key, call.ID, op, r, ticket, ran)
+	return t.doSlow(ctx, hash, key, call.ID, op, r, ticket, epoch)
 }
 
 // Len returns the number of live entries that this member holds.
@@ -144,7 +141,7 @@ func (t *Table[S, O, R, M]) Keys(ctx context.Context, prefix string, limit int) 
 	keys := t.keysHere(prefix, limit)
 	var err error
 	if t.owner != nil {
-		keys, err = t.owner.keys(ctx, t.name, prefix, limit)
+		keys, err = t.owner.keys(ctx, t.id, prefix, limit)
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
@@ -171,7 +168,7 @@ func (t *Table[S, O, R, M]) Count(ctx context.Context) (int, error) {
 	if t.owner == nil {
 		return t.Len(), nil
 	}
-	return t.owner.count(ctx, t.name)
+	return t.owner.count(ctx, t.id)
 }
 
 // TableStats is a table's state on one member.
@@ -204,11 +201,7 @@ func (t *Table[S, O, R, M]) holds() func(slot uint16) bool {
 // Close ends the table on this member. It may be called twice.
 func (t *Table[S, O, R, M]) Close() error {
 	if t.owner != nil {
-		t.owner.detach(t.name)
+		t.owner.detach(t.id)
 	}
 	return nil
-}
-
-func (t *Table[S, O, R, M]) doSlow(context.Context, uint64, []byte, uint64, O, R, store.Ticket, bool) (r R, err error) {
-	return r, ErrClosed
 }

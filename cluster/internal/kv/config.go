@@ -56,6 +56,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	timings timings // zero: the defaults; tests shorten them
+	clock   *clock  // nil: one of its own; tests set it wrong
 }
 
 // timings are how long things take. All are set here, none is inherited.

@@ -11,7 +11,7 @@ import (
 
 const (
 	copyWorkers = 8
-	copyBatch   = 16 // entries a worker copies between two pauses
+	copyBatch   = 16 // entries between two pauses
 	copyTries   = 5
 )
 
@@ -19,29 +19,40 @@ const (
 // keeps what is later, so that copying can't undo a write, and tells its backup
 // of what it has, so that there are two copies after it. It returns how many
 // were not taken.
+//
+// The engine of an olric that was stopped tells of no delete after that: what
+// is in it must have been offered before the tombstones of such deletes expire,
+// so ctx must end within keepFor.
 func (s *Store) copyAll(ctx context.Context, dm olric.DMap, g *engine, workers int) int {
-	var all []envelope
-	g.each(func(_ uint64, e envelope) { all = append(all, e) })
-	var next, failed atomic.Int64
+	var keys []string
+	g.each(func(_ uint64, e envelope) { keys = append(keys, string(e.key())) })
+	var next, copied, failed atomic.Int64
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
-			for n := 1; ; n++ {
+			for {
 				i := int(next.Add(1)) - 1
-				if i >= len(all) {
+				if i >= len(keys) {
 					return
 				}
-				if !s.copyOne(ctx, dm, all[i]) {
+				// As it is now: since the list was made it may have been
+				// deleted, or have gone to another member.
+				e := g.find(keys[i])
+				if e == nil {
+					continue
+				}
+				copied.Add(1)
+				if !s.copyOne(ctx, dm, e) {
 					failed.Add(1)
 				}
-				if n%copyBatch == 0 && !sleep(ctx, s.timings.pace) {
-					continue // the rest fails at once, and is counted
+				if i%copyBatch == 0 {
+					sleep(ctx, s.timings.pace) // once ctx has ended the rest fails at once
 				}
 			}
 		})
 	}
 	wg.Wait()
-	s.copied.Add(uint64(len(all)))
+	s.copied.Add(uint64(copied.Load()))
 	s.failed.Add(uint64(failed.Load()))
 	return int(failed.Load())
 }

@@ -65,9 +65,22 @@ func (m Map) Set(ctx context.Context, key string, value []byte, ttl time.Duratio
 }
 
 // Fill stores a value that was loaded, unless the key was written or deleted
-// since the instant at which the load began, or within 100 ms before. Whether
-// it was stored is not told.
+// since the instant at which the load began, or within 100 ms before, or the
+// load took more than 30 s. Whether it was stored is not told.
+//
+// It reads first: the owner decides by what it has itself, and one that has
+// just become the owner may not have everything yet.
 func (m Map) Fill(ctx context.Context, key string, value []byte, ttl time.Duration, since int64) error {
+	if err := check(key, value, ttl); err != nil {
+		return err
+	}
+	cur, err := m.fetch(ctx, key)
+	if err != nil {
+		return err
+	}
+	if refuses(cur, key, since, m.time()) {
+		return nil
+	}
 	return m.write(ctx, modeFill, KindValue, max(since, 0), key, value, ttl)
 }
 

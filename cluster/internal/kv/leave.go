@@ -53,6 +53,8 @@ func (s *Store) Leave(ctx context.Context) error {
 	}
 	s.stopInstance(in)
 	s.instance.Store(nil)
+	ctx, cancel := context.WithTimeout(ctx, keepFor)
+	defer cancel()
 	if rm == nil {
 		if rm, err = s.newRemote(ctx, in, others); err != nil {
 			s.caller.Store(nil)

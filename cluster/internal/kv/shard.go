@@ -53,16 +53,14 @@ func resolve(cur, e envelope, now int64) (_ envelope, taken bool) {
 		}
 		return e.stored(e.version()), true
 	}
-	if cur != nil && cur.expires() > now {
-		switch e.mode() {
-		case modeFill:
-			if cur.version() >= e.version()-fillMargin {
-				return cur, false
-			}
-		case modeAbsent:
-			if cur.live(now) {
-				return cur, false
-			}
+	switch e.mode() {
+	case modeFill:
+		if cur != nil && refuses(cur, string(e.key()), e.version(), now) {
+			return cur, false
+		}
+	case modeAbsent:
+		if cur.live(now) {
+			return cur, false
 		}
 	}
 	version := now
@@ -70,6 +68,19 @@ func resolve(cur, e envelope, now int64) (_ envelope, taken bool) {
 		version = cur.version() + 1
 	}
 	return e.stored(version), true
+}
+
+// maxLoad is how old a load may be to be stored: an older one may have begun
+// before a delete whose tombstone is gone.
+const maxLoad = int64(TombstoneTTL / 2)
+
+// refuses tells whether what was loaded from an instant on must not be stored
+// because of what key holds, or of its age.
+func refuses(cur envelope, key string, since, now int64) bool {
+	if since < now-maxLoad {
+		return true
+	}
+	return cur != nil && string(cur.key()) == key && cur.expires() > now && cur.version() >= since-fillMargin
 }
 
 // put stores e, which must be in its stored form and is kept, unless a later

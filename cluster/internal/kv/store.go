@@ -33,6 +33,8 @@ type Store struct {
 	watch      context.CancelFunc // ends the watchdog and the repair of copies
 	watching   sync.WaitGroup
 
+	merges int // how often in a row olric was started anew to join others; the watchdog's
+
 	caller   atomic.Pointer[caller]   // nil: nobody to ask
 	instance atomic.Pointer[instance] // nil: no olric here
 	inFlight chan struct{}
@@ -87,6 +89,9 @@ func Start(cfg Config) (*Store, error) {
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
+	if cfg.clock == nil {
+		cfg.clock = newClock()
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -94,7 +99,7 @@ func Start(cfg Config) (*Store, error) {
 		cfg:      cfg,
 		timings:  cfg.timings.orDefaults(),
 		logger:   cfg.Logger,
-		clock:    newClock(),
+		clock:    cfg.clock,
 		inFlight: make(chan struct{}, maxInFlight),
 		ready:    make(chan struct{}),
 	}

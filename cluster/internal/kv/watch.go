@@ -15,11 +15,14 @@ const (
 	availableFor = 2 * time.Second
 	// mergeAfter is for how many looks in a row, two probes apart, another part
 	// of olric's cluster must have been seen before this member goes over.
-	mergeAfter = 3
-	// keepFor bounds the age of what may be carried into another life of
-	// olric. It must be well below the time that tombstones live: a value
-	// older than that may have been deleted elsewhere.
-	keepFor = TombstoneTTL / 2
+	// Each time that it was in vain, as where the gossip's port is closed by
+	// some firewall, it waits twice as long, up to 2^maxMergeShift times.
+	mergeAfter    = 3
+	maxMergeShift = 7
+	// keepFor bounds for how long what a stopped olric held may still be
+	// offered to the others. It must be well below the time that tombstones
+	// live: what was deleted elsewhere since would come back.
+	keepFor = TombstoneTTL / 3
 )
 
 // run keeps an olric running until ctx ends.
@@ -113,8 +116,11 @@ func (s *Store) watchInstance(ctx context.Context, in *instance) string {
 			continue
 		}
 		if !s.mustJoinOthers(ctx, in.members()) {
-			apart = 0
-		} else if apart++; apart >= mergeAfter {
+			if apart = 0; round > 2*mergeAfter {
+				s.merges = 0
+			}
+		} else if apart++; apart >= mergeAfter<<min(s.merges, maxMergeShift) {
+			s.merges++
 			return whyMerge
 		}
 	}
@@ -125,7 +131,9 @@ func (s *Store) watchInstance(ctx context.Context, in *instance) string {
 // while, what this one holds: so that everything has two copies again.
 func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 	if rest != nil {
-		s.copyAll(ctx, in.dmap, rest, copyWorkers)
+		limited, cancel := context.WithTimeout(ctx, keepFor)
+		s.copyAll(limited, in.dmap, rest, copyWorkers)
+		cancel()
 	}
 	ticker := time.NewTicker(s.timings.probe)
 	defer ticker.Stop()

@@ -112,6 +112,8 @@ const (
 	Started                      // the slot started empty
 	Outranked                    // possession was lost to Peer's higher epoch
 	Merged                       // entries of a lost reign were taken in from Peer
+
+	EventKinds = iota // how many there are
 )
 
 // Event is something worth a log line or a metric.
@@ -188,6 +190,7 @@ type Machine struct {
 	announcements                map[ID][]Known
 	aloneGrant                   *store.Grant
 	started                      bool // a view was given
+	leavers                      int  // members known to be leaving, self among them
 	draining, short              bool
 }
 
@@ -236,7 +239,10 @@ func (m *Machine) SetView(now int64, v View) {
 // Drain makes the machine give everything away; see [Machine.Empty].
 func (m *Machine) Drain(now int64) {
 	m.enter(now)
-	m.draining = true
+	if !m.draining {
+		m.draining = true
+		m.leavers++
+	}
 	m.lastScan = 0
 	m.leave()
 }
@@ -450,6 +456,9 @@ func (m *Machine) Settled() bool {
 // to be leaving before the view says so.
 func (m *Machine) order(slot uint16) [4]ID {
 	order := m.view.Order(slot)
+	if m.leavers == 0 {
+		return order
+	}
 	n := 0
 	for _, id := range order {
 		if p := m.pairs[id]; id != 0 && (p == nil || !p.draining) && (id != m.cfg.Self || !m.draining) {

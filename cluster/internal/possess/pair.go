@@ -64,6 +64,9 @@ func (m *Machine) idle(p *pair) bool {
 
 func (m *Machine) forgetPair(p *pair) {
 	delete(m.pairs, p.id)
+	if p.draining {
+		m.leavers--
+	}
 	m.peers = slices.DeleteFunc(m.peers, func(q *pair) bool { return q == p })
 }
 

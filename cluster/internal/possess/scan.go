@@ -5,8 +5,11 @@ import "github.com/peerlimit/peerlimit/cluster/internal/store"
 // scan looks all slots over: who should hold and back them, and what has
 // fallen silent.
 func (m *Machine) scan() {
+	// In a quiet cluster most slots need no look at anybody else.
+	quiet := true
 	for _, p := range m.peers {
 		p.backs = 0
+		quiet = quiet && !m.lost(p.id) && (p.promised == 0 || m.now <= m.suspectAt(p))
 	}
 	moving := map[ID]int{} // slots being moved, by follower
 	for s := range m.slots {
@@ -26,6 +29,9 @@ func (m *Machine) scan() {
 	}
 	for s := range m.slots {
 		slot, st := uint16(s), &m.slots[s]
+		if quiet && m.settled(slot, st) {
+			continue
+		}
 		switch st.role {
 		case roleHolder:
 			m.scanHeld(slot, st, moving)
@@ -35,6 +41,21 @@ func (m *Machine) scan() {
 			m.scanNone(slot, st)
 		}
 	}
+}
+
+// settled reports whether slot is held and backed as the ring says, so that
+// only somebody's silence could change that.
+func (m *Machine) settled(slot uint16, st *slotState) bool {
+	order := m.order(slot)
+	switch st.role {
+	case roleHolder:
+		return order[0] == m.cfg.Self && st.backup != 0 && order[1] == st.backup && st.cover == st.backup && st.full && st.follower == 0
+	case roleCopy:
+		return order[0] == st.holder && order[1] == m.cfg.Self && st.full && !st.giving
+	case roleNone:
+		return order[0] == st.holder && !st.merging
+	}
+	return false
 }
 
 func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {

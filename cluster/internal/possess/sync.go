@@ -212,7 +212,10 @@ func (m *Machine) dropFlight(p *pair) {
 
 func (m *Machine) onSync(p *pair, s *Sync) {
 	p.stamp = max(p.stamp, s.Sent)
-	p.draining = p.draining || s.Draining
+	if s.Draining && !p.draining {
+		p.draining = true
+		m.leavers++
+	}
 	if s.Term == p.myTerm {
 		p.promised = max(p.promised, m.now+m.cfg.Grant)
 	}

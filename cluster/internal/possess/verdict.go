@@ -50,3 +50,19 @@ func (m *Machine) Holder(slot uint16) (ID, uint64) {
 	}
 	return m.first(slot), 0
 }
+
+// Holds reports whether slot is possessed here in that epoch, served or not.
+func (m *Machine) Holds(slot uint16, epoch uint64) bool {
+	st := &m.slots[slot]
+	return st.role == roleHolder && st.epoch == epoch
+}
+
+// Audience reports who is being told of the slot's changes.
+func (m *Machine) Audience(slot uint16) (backup, follower bool) {
+	st := &m.slots[slot]
+	if st.merging {
+		return false, true
+	}
+	held := st.role == roleHolder
+	return held && st.backup != 0, held && st.follower != 0 && st.follower != st.backup
+}

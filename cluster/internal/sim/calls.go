@@ -186,8 +186,8 @@ func (m *member) try(r *request) {
 		bound = 0
 	}
 	now := m.clock()
-	allowed, ticket, ran := m.store.Do(m.gate, k.hash, []byte(k.name), store.Call{Now: now}, take{w.opt.Limit, w.opt.Sync, bound})
-	if !ran {
+	allowed, ticket, epoch := m.store.Do(m.gate, k.hash, []byte(k.name), store.Call{Now: now}, take{w.opt.Limit, w.opt.Sync, bound})
+	if epoch == 0 {
 		switch v := m.machine.Verdict(now, k.slot, r.tried); v.Do {
 		case possess.Moved:
 			m.reply(r, func(o *member, c *call) { o.moved(c, v) })
@@ -242,7 +242,7 @@ func (m *member) reply(r *request, f func(o *member, c *call)) {
 		m.w.after(0, func() { m.receive(func() { deliver(m) }) })
 		return
 	}
-	m.w.transmit(m.id, r.from, deliver, nil)
+	m.w.transmit(m.id, r.from, deliver, func() {})
 }
 
 func (m *member) moved(c *call, v possess.Verdict) {

@@ -66,7 +66,7 @@ func Run(s Scenario, opt Options) *World {
 	w := New(opt)
 	w.Run(2 * second)
 	s.Do(w)
-	w.Settle(s.Planned)
+	w.Settle(s.Planned && opt.Loss == 0)
 	if s.Single && w.Unavailable > 0 {
 		w.violate("%d calls unanswered", w.Unavailable)
 	}

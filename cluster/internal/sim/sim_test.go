@@ -30,6 +30,9 @@ func options(seed uint64) Options {
 	if seed%7 == 6 {
 		o.Dup = 0.05
 	}
+	if seed%11 == 10 {
+		o.Loss = 0.01
+	}
 	return o
 }
 

@@ -26,10 +26,10 @@ const (
 type Options struct {
 	Seed    uint64
 	Members int
-	Limit   int64 // of every key, in a window that does not end
-	Sync    bool  // answers wait for the backup
-	Loss    float64
-	Dup     float64
+	Limit   int64   // of every key, in a window that does not end
+	Sync    bool    // answers wait for the backup
+	Loss    float64 // of the protocol's messages; a connection that loses an operation breaks
+	Dup     float64 // of the protocol's messages
 	// OpEvery is the time between two calls of one member.
 	OpEvery int64
 	Broken  possess.Broken
@@ -190,12 +190,12 @@ func (w *World) transmit(from, to possess.ID, deliver func(m *member), lost func
 		}
 		return
 	}
-	if w.rng.Float64() < w.opt.Loss {
+	if lost == nil && w.rng.Float64() < w.opt.Loss {
 		return
 	}
 	n := 1
-	if w.rng.Float64() < w.opt.Dup {
-		n = 2
+	if lost == nil && w.rng.Float64() < w.opt.Dup {
+		n = 2 // of the protocol's messages; a connection delivers an operation once
 	}
 	for range n {
 		w.after(w.delay(), func() { dst.receive(func() { deliver(dst) }) })

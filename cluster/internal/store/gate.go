@@ -64,6 +64,13 @@ func (g *Gate) Open(slot uint16, now int64) bool {
 	return r != nil && now < r.Grant.until.Load()
 }
 
+// Still reports whether what ran in epoch may be answered at now: the slot is
+// held under the same possession, and its grant runs.
+func (g *Gate) Still(slot uint16, epoch uint64, now int64) bool {
+	r := g.slots[slot].Load()
+	return r != nil && r.Epoch == epoch && now < r.Grant.until.Load()
+}
+
 func (g *Gate) open(slot uint16, c *Call) bool {
 	r := g.slots[slot].Load()
 	if r == nil || c.Now >= r.Grant.until.Load() {

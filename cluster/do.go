@@ -1,0 +1,350 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/peerlimit/peerlimit/cluster/internal/peer"
+	"github.com/peerlimit/peerlimit/cluster/internal/possess"
+	"github.com/peerlimit/peerlimit/cluster/internal/store"
+)
+
+// doSlow carries an operation through that the fast path could not: its key is
+// held elsewhere or by nobody just now, or its answer has to wait for the
+// backup.
+func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte, id uint64, op O, r R, ticket store.Ticket, epoch uint64) (R, error) {
+	var none R
+	o := t.owner
+	slot := uint16(hash % store.Slots)
+	c, err := o.calls.begin(ctx, id, slot, o.clock.now())
+	if err != nil {
+		return none, err
+	}
+	defer o.calls.end(c)
+	again := false // an earlier try may have run
+	if epoch != 0 {
+		ok, err := t.confirm(ctx, c, ticket, epoch)
+		if ok || err != nil {
+			return r, err
+		}
+		again = true
+	}
+	holder := possess.ID(o.where[slot].Load())
+	order := o.order(slot)
+	if holder == 0 {
+		holder = order[0]
+	}
+	c.route = possess.NewRoute(order, holder, 0)
+	var wire []byte
+	for {
+		var ev outevent
+		switch target := c.route.Target(); target {
+		case o.self:
+			now := o.clock.now()
+			call := Call{Now: now, ID: id, Again: again, WallOffset: o.clock.wallOffset(now)}
+			r, ticket, epoch := t.store.Do(&o.gate, hash, key, call, op)
+			if epoch != 0 {
+				o.where[slot].Store(o.self)
+				ok, err := t.confirm(ctx, c, ticket, epoch)
+				if ok || err != nil {
+					return r, err
+				}
+				again = true
+				continue
+			}
+			ev = o.park(parked{slot: slot, tried: c.route.Tried, call: c, callID: id})
+			if ev.kind == evAgain {
+				c.watch(target, o.clock.now()+routeSilence)
+				if ev, err = c.wait(ctx); err != nil {
+					return none, o.interrupted(err, again)
+				}
+			}
+		default:
+			if wire == nil {
+				wire = appendRequest(make([]byte, 0, 64+len(key)), &request{table: t.id, key: key})
+				wire = t.store.Machine().AppendOp(wire, op)
+			}
+			if !o.send(c, target, wire, again) {
+				ev = outevent{kind: evLost, from: target}
+				break
+			}
+			if ev, err = c.wait(ctx); err != nil {
+				o.node.peers.Cancelled(peer.Boot(target))
+				return none, o.interrupted(err, true)
+			}
+			if ev.kind == evSilent || ev.kind == evLost {
+				again = true // it may have run there
+			}
+		}
+	event:
+		var wait int64
+		switch ev.kind {
+		case evAnswered:
+			if ev.from != 0 && possess.ID(o.where[slot].Load()) != ev.from {
+				o.where[slot].Store(ev.from)
+			}
+			return t.store.Machine().ParseResult(ev.body)
+		case evMoved:
+			o.where[slot].Store(ev.to)
+			wait = c.route.MovedTo(ev.to, ev.epoch)
+		case evSilent, evLost:
+			if ev.from != c.route.Target() {
+				continue // of an earlier target
+			}
+			if ev.from != o.self {
+				if ev.kind == evSilent {
+					o.node.peers.Failed(peer.Boot(ev.from))
+				}
+				o.where[slot].CompareAndSwap(ev.from, 0)
+			}
+			wait = c.route.Failed()
+		case evAgain:
+			continue
+		case evRefused:
+			return none, fmt.Errorf("%w: fewer than %d members", ErrUnavailable, o.node.cfg.MinMembers)
+		case evBusy:
+			return none, ErrBusy
+		case evBad:
+			return none, fmt.Errorf("%w: the holder can't read the operation", ErrUnavailable)
+		default: // evExpired
+			return none, o.expired(again || c.sentTo() != 0)
+		}
+		if wait > 0 {
+			var ok bool
+			if ev, ok = c.pause(ctx, time.Duration(wait)); ok {
+				goto event
+			}
+		}
+	}
+}
+
+const routeSilence = int64(100 * time.Millisecond)
+
+// sentTo returns the member whose answer is still out, 0 if none.
+func (c *outcall) sentTo() possess.ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.due == 0 {
+		return 0
+	}
+	return c.target
+}
+
+// expired is what a caller gets whose time is up.
+func (o *owner) expired(mayHaveRun bool) error {
+	switch {
+	case o.closed():
+		return ErrClosed
+	case mayHaveRun:
+		return ErrUncertain
+	}
+	return ErrUnavailable
+}
+
+func (o *owner) interrupted(err error, mayHaveRun bool) error {
+	if mayHaveRun {
+		return fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	return err
+}
+
+// order returns the ring's order of a slot.
+func (o *owner) order(slot uint16) (ids [4]possess.ID) {
+	for i, b := range o.node.ring.Load().Order(slot) {
+		ids[i] = possess.ID(b)
+	}
+	return ids
+}
+
+// Where the parts of a request are that change from one sending to the next.
+const (
+	requestTried = 8
+	requestAgain = 16
+)
+
+// send sends an operation to a member; false where that is not possible.
+func (o *owner) send(c *outcall, to possess.ID, wire []byte, again bool) bool {
+	for i := range 8 {
+		wire[requestTried+i] = byte(c.route.Tried >> (56 - 8*i))
+	}
+	if again {
+		wire[requestAgain] = 1
+	}
+	if !o.node.peers.Allow(peer.Boot(to)) {
+		return false
+	}
+	c.watch(to, o.clock.now()+routeSilence)
+	err := o.node.peers.Send(peer.Boot(to), peer.LaneOps, peer.Message{Type: typeOp, ID: c.id, Slot: c.slot, Payload: wire})
+	if err != nil {
+		c.watch(0, 0)
+		o.node.peers.Cancelled(peer.Boot(to))
+		return false
+	}
+	return true
+}
+
+// confirm waits until what ran in epoch may be answered: the backup has it, if
+// it must, and the slot is still held under that epoch. It returns false when
+// that can't be had any more.
+func (t *Table[S, O, R, M]) confirm(ctx context.Context, c *outcall, ticket store.Ticket, epoch uint64) (bool, error) {
+	o := t.owner
+	if ticket.Wait() {
+		id := c.id
+		t.store.Await(c.slot, ticket, func(acknowledged bool) {
+			ev := outevent{kind: evUnacked}
+			if acknowledged {
+				ev.kind = evAcked
+			}
+			o.calls.deliver(id, ev)
+		})
+		o.urge(c.slot)
+		for {
+			ev, err := c.wait(ctx)
+			switch {
+			case err != nil:
+				return false, o.interrupted(err, true)
+			case ev.kind == evAcked:
+				return true, nil
+			case ev.kind == evUnacked:
+				return false, nil
+			case ev.kind == evExpired:
+				return false, o.expired(true)
+			}
+		}
+	}
+	for !o.gate.Still(c.slot, epoch, o.clock.now()) {
+		if !o.holds(c.slot, epoch) {
+			return false, nil
+		}
+		ev := o.park(parked{slot: c.slot, call: c, callID: c.id})
+		var err error
+		switch {
+		case ev.kind != evAgain:
+			return false, nil
+		default:
+			ev, err = c.wait(ctx)
+		}
+		switch {
+		case err != nil:
+			return false, o.interrupted(err, true)
+		case ev.kind == evExpired:
+			return false, o.expired(true)
+		}
+	}
+	return true, nil
+}
+
+// holds reports whether the slot is possessed in that epoch, served or not.
+func (o *owner) holds(slot uint16, epoch uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.machine.Holds(slot, epoch)
+}
+
+// attach makes a table one of node's.
+func attach[S, O, R any, M Machine[S, O, R]](t *Table[S, O, R, M], node *Node, m M, cfg TableConfig) error {
+	o := node.owner
+	t.owner, t.gate, t.clock, t.id = o, &o.gate, o.clock, tableID(cfg.Name)
+	t.store = store.New[S, O, R](m, cfg.MaxEntries, &o.marks)
+	return o.attach(t.id, cfg.Name, tableEntries[S, O, R, M]{t.store, t})
+}
+
+func (o *owner) attach(id uint64, name string, t entries) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed() {
+		return ErrClosed
+	}
+	old := o.tables.get(id)
+	kept, isKept := old.(unknown)
+	if old != nil && !isKept {
+		return fmt.Errorf("cluster: table %q: the name is in use", name)
+	}
+	now := o.clock.now()
+	var err error
+	for slot := range uint16(store.Slots) {
+		if isKept {
+			if e := inherit(t, kept, slot, now); e != nil && err == nil {
+				err = e
+			}
+		}
+		backup, follower := o.machine.Audience(slot)
+		if backup {
+			t.Follow(slot, store.Backup, false)
+		}
+		if follower {
+			t.Follow(slot, store.Follower, false)
+		}
+	}
+	if err != nil {
+		o.log.Warn("entries kept for a table can't be read", "table", name, "error", err)
+	}
+	o.tables.put(id, t)
+	run := o.takeAllParked()
+	go func() { // they may need this lock
+		for _, p := range run {
+			p.again()
+		}
+	}()
+	return nil
+}
+
+func (o *owner) detach(id uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tables.remove(id)
+}
+
+// tableEntries is a table as others see it.
+type tableEntries[S, O, R any, M Machine[S, O, R]] struct {
+	*store.Store[S, O, R, M]
+	t *Table[S, O, R, M]
+}
+
+func (e tableEntries[S, O, R, M]) keysHere(prefix string, limit int) []string {
+	return e.t.keysHere(prefix, limit)
+}
+
+// serve runs an operation that came from another member.
+func (e tableEntries[S, O, R, M]) serve(r *request) bool {
+	o := e.t.owner
+	m := e.Machine()
+	op, err := m.ParseOp(r.op)
+	if err != nil {
+		o.reply(r.from, r.id, evBad, nil)
+		return true
+	}
+	now := o.clock.now()
+	call := Call{Now: now, ID: r.id, Again: r.again, WallOffset: o.clock.wallOffset(now)}
+	result, ticket, epoch := e.Do(&o.gate, r.hash, r.key, call, op)
+	if epoch == 0 {
+		return false
+	}
+	slot := uint16(r.hash % store.Slots)
+	if ticket.Wait() {
+		to, id := r.from, r.id
+		e.Await(slot, ticket, func(acknowledged bool) {
+			if acknowledged {
+				e.answer(to, id, result)
+			} // else: silence; the caller asks whoever holds the slot then
+		})
+		o.urge(slot)
+		return true
+	}
+	if o.gate.Still(slot, epoch, o.clock.now()) {
+		e.answer(r.from, r.id, result)
+	}
+	return true
+}
+
+func (e tableEntries[S, O, R, M]) answer(to replyTo, id uint64, result R) {
+	buf := bufPool.Get().(*[]byte)
+	*buf = e.Machine().AppendResult(append((*buf)[:0], byte(evAnswered)), result)
+	_ = e.t.owner.node.peers.Reply(to.via, peer.Message{Type: typeReply, ID: id, Payload: *buf})
+	bufPool.Put(buf)
+}
+
+// newID returns an operation's ID.
+func newID() uint64 { return rand.Uint64() }

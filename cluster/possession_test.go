@@ -1,0 +1,161 @@
+package cluster_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/cluster/clustertest"
+)
+
+// tally is a limiter for tests: a fixed window that does not end.
+type tally struct{ N, Expires int64 }
+
+type spend struct {
+	Limit int64
+	Wait  bool
+}
+
+type tallies struct{}
+
+func (tallies) Apply(c cluster.Call, s tally, op spend) (tally, bool, cluster.Effect) {
+	if s.N >= op.Limit {
+		return s, false, cluster.Effect{}
+	}
+	if s.N == 0 {
+		s.Expires = c.Now + int64(time.Hour)
+	}
+	s.N++
+	return s, true, cluster.Effect{Changed: true, Wait: op.Wait, Spent: 1, Bound: max(1, op.Limit/100), Expires: s.Expires}
+}
+
+func (tallies) AppendState(b []byte, s tally, now int64) []byte {
+	return binary.AppendVarint(binary.AppendVarint(b, s.N), s.Expires-now)
+}
+
+func (tallies) ParseState(b []byte, now int64) (tally, error) {
+	n, w := binary.Varint(b)
+	if w <= 0 {
+		return tally{}, errors.New("short")
+	}
+	e, w := binary.Varint(b[w:])
+	if w <= 0 {
+		return tally{}, errors.New("short")
+	}
+	return tally{n, now + e}, nil
+}
+
+func (tallies) AppendOp(b []byte, op spend) []byte {
+	b = binary.AppendVarint(b, op.Limit)
+	if op.Wait {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func (tallies) ParseOp(b []byte) (spend, error) {
+	n, w := binary.Varint(b)
+	if w <= 0 || len(b) != w+1 {
+		return spend{}, errors.New("short")
+	}
+	return spend{n, b[w] == 1}, nil
+}
+
+func (tallies) AppendResult(b []byte, r bool) []byte {
+	if r {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func (tallies) ParseResult(b []byte) (bool, error) {
+	if len(b) != 1 {
+		return false, errors.New("short")
+	}
+	return b[0] == 1, nil
+}
+
+func (tallies) Merge(a, b tally) tally {
+	if b.N > a.N {
+		return b
+	}
+	return a
+}
+
+type tallyTable = cluster.Table[tally, spend, bool, tallies]
+
+func newTally(t testing.TB, n *cluster.Node) *tallyTable {
+	t.Helper()
+	table, err := cluster.NewTable[tally, spend, bool](n, tallies{}, cluster.TableConfig{Name: "tally"})
+	require.NoError(t, err)
+	return table
+}
+
+// load spends from many goroutines on all tables until stop is closed, and
+// counts what was allowed.
+type load struct {
+	allowed, denied, failed atomic.Int64
+	slowest                 atomic.Int64
+	err                     atomic.Value
+	stop                    chan struct{}
+	wg                      sync.WaitGroup
+}
+
+func (l *load) run(table *tallyTable, keys int, op spend) {
+	l.wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-l.stop:
+				return
+			default:
+			}
+			l.once(table, fmt.Sprintf("key:%d", i%keys), op)
+		}
+	})
+}
+
+func (l *load) once(table *tallyTable, key string, op spend) {
+	start := time.Now()
+	ok, err := table.Do(context.Background(), []byte(key), op)
+	if d := int64(time.Since(start)); d > l.slowest.Load() {
+		l.slowest.Store(d)
+	}
+	switch {
+	case err != nil:
+		l.failed.Add(1)
+		l.err.Store(err)
+	case ok:
+		l.allowed.Add(1)
+	default:
+		l.denied.Add(1)
+	}
+}
+
+func TestLimitIsExactOverThreeMembers(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	const keys, limit = 20, 100
+	l := &load{stop: make(chan struct{})}
+	var wg sync.WaitGroup
+	for _, n := range c.Nodes {
+		table := newTally(t, n)
+		for range 4 {
+			wg.Go(func() {
+				for i := range keys * limit / 6 {
+					l.once(table, fmt.Sprintf("key:%d", i%keys), spend{Limit: limit})
+				}
+			})
+		}
+	}
+	wg.Wait()
+	require.Zero(t, l.failed.Load(), "%v", l.err.Load())
+	require.EqualValues(t, keys*limit, l.allowed.Load())
+	t.Logf("slowest %v", time.Duration(l.slowest.Load()))
+}
