@@ -122,3 +122,16 @@ func TestStrangers(t *testing.T) {
 	)
 	assert.Equal(t, []string{"10.0.0.1:7946", "[::1]:7946"}, got)
 }
+
+// What strangers send ends up in these lines.
+func FuzzLogLine(f *testing.F) {
+	f.Add(`[ERR] memberlist: discarding stream with unacceptable label "a\"b": from=1.2.3.4:5`)
+	f.Add("[WARN] memberlist: Got ping for unexpected node '' from=")
+	f.Add("[")
+	f.Fuzz(func(t *testing.T, line string) {
+		got := logged(&logLines{stranger: func(string) {}}, line)
+		if n := strings.Count(got, "\n"); n < 1 || n > 2 {
+			t.Fatalf("%q became %d lines: %s", line, n, got)
+		}
+	})
+}
