@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,6 +86,10 @@ func TestLeaveUnderLoad(t *testing.T) {
 		n.leave(m)
 		time.Sleep(500 * time.Millisecond)
 		l.end(t)
+		// None, on a machine that is not busy with something else.
+		if int64(l.failed) > l.calls.Load()/100 {
+			t.Errorf("member %d left: %d calls failed: %v", m.boot, l.failed, l.sample)
+		}
 	}
 }
 
@@ -105,5 +110,42 @@ func TestKillUnderLoad(t *testing.T) {
 	n.whole()
 	if missing := n.missing(a, 2000); missing > 0 {
 		t.Errorf("%d of 2000 are missing", missing)
+	}
+}
+
+// The wedge that the watchdog is for, where it is to be had: olric's coordinator
+// dies under load and a new member comes, again and again. Set PEERLIMIT_SOAK.
+func TestSoakCoordinatorKilled(t *testing.T) {
+	if os.Getenv("PEERLIMIT_SOAK") == "" {
+		t.Skip("PEERLIMIT_SOAK is not set")
+	}
+	n := newTestNet(t)
+	ms := []*testMember{n.startProcess(), n.startProcess(), n.startProcess()}
+	n.tellChildren()
+	a := n.start(nil)
+	n.whole()
+	n.fill(a, 2000)
+	for round := range 20 {
+		l := startLoad(a)
+		time.Sleep(500 * time.Millisecond)
+		n.killProcess(ms[0])
+		began := time.Now()
+		time.Sleep(time.Second + 200*time.Millisecond)
+		ms = append(ms[1:], n.startProcess())
+		n.whole()
+		back := time.Since(began)
+		if back > 30*time.Second {
+			t.Errorf("round %d: back after %v", round, back)
+		}
+		time.Sleep(5 * time.Second)
+		l.end(t)
+		if l.longest > a.timings.call+100*time.Millisecond {
+			t.Errorf("round %d: a call took %v", round, l.longest)
+		}
+		missing := n.missing(a, 2000)
+		t.Logf("round %d: back after %v, %d of 2000 missing, %+v", round, back, missing, a.Stats())
+		if missing > 0 {
+			t.Errorf("round %d: %d of 2000 are missing", round, missing)
+		}
 	}
 }

@@ -201,9 +201,26 @@ func (s *Store) why() error {
 	return ErrUnavailable
 }
 
+// again calls f until it succeeds, at most for four fifths of the time that a
+// call has.
+// When a member leaves, its keys have no owner that answers for 30 to 60 ms
+// (TestLeaveUnderLoad).
+func (s *Store) again(ctx context.Context, f func() error) error {
+	began := time.Now()
+	for pause := 10 * time.Millisecond; ; pause *= 2 {
+		err := f()
+		if !errors.Is(err, ErrUnavailable) || time.Since(began)+pause > s.timings.call*4/5 || !sleep(ctx, pause) {
+			return err
+		}
+	}
+}
+
 func (s *Store) fetch(ctx context.Context, key string) (envelope, error) {
-	return call(ctx, s, func(c *caller) (envelope, error) {
-		e, err := fetchFrom(c.DMap, key)
+	return call(ctx, s, func(c *caller) (e envelope, err error) {
+		err = s.again(ctx, func() error {
+			e, err = fetchFrom(c.DMap, key)
+			return err
+		})
 		if err != nil && c.last != nil {
 			if e := c.last.find(key); e != nil {
 				return e, nil
@@ -234,7 +251,7 @@ func fetchFrom(dm olric.DMap, key string) (envelope, error) {
 
 func (s *Store) store(ctx context.Context, key string, e envelope, sameKind bool) error {
 	_, err := call(ctx, s, func(c *caller) (struct{}, error) {
-		return struct{}{}, storeTo(c.DMap, key, e, sameKind)
+		return struct{}{}, s.again(ctx, func() error { return storeTo(c.DMap, key, e, sameKind) })
 	})
 	return err
 }
