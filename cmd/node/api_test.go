@@ -20,7 +20,7 @@ import (
 const validCheck = `{"key":"k","limit":3,"period":"24h","algorithm":"fixed-window"}`
 
 // testAPI is the HTTP API of this process alone.
-func testAPI(t *testing.T, access *tokens) http.Handler {
+func testAPI(t *testing.T, access *tokens) *handler {
 	t.Helper()
 	limits, err := ratelimit.New(ratelimit.Config{})
 	require.NoError(t, err)

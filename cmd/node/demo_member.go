@@ -185,13 +185,13 @@ func (d *demo) stopMembers() error {
 	errs := make([]error, len(d.members))
 	for i, m := range d.members {
 		wait.Go(func() {
+			m.client.http.CloseIdleConnections()
 			if m.killed.Load() {
 				<-m.gone
 			} else if err := m.stop(); err != nil {
 				errs[i] = fmt.Errorf("%s: %w", m.name, err)
 			}
 			_ = m.stdin.Close()
-			m.client.http.CloseIdleConnections()
 		})
 	}
 	wait.Wait()

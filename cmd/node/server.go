@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -15,6 +16,7 @@ import (
 type httpServer struct {
 	server   *http.Server
 	listener net.Listener
+	silent   silentConns
 	handler  *handler
 	done     chan struct{} // closed when it serves no more
 	err      error         // why; read it after done
@@ -55,6 +57,7 @@ func listenHTTP(ctx context.Context, bind address, h *handler, log *slog.Logger)
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		},
 	}
+	s.server.ConnState = s.silent.follow
 	go func() {
 		defer close(s.done)
 		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -76,7 +79,9 @@ func (s *httpServer) shutdown(ctx context.Context, grace time.Duration) error {
 		case <-ctx.Done():
 		}
 	}
+	hangUp := time.AfterFunc(silentGrace, s.silent.close)
 	err := s.server.Shutdown(ctx)
+	hangUp.Stop()
 	if err != nil {
 		err = errors.Join(fmt.Errorf("http: %w", err), s.server.Close())
 	}
@@ -89,4 +94,37 @@ func (s *httpServer) close() error {
 	err := s.server.Close()
 	<-s.done
 	return err
+}
+
+// silentGrace is how long a connection that has not yet said anything is waited
+// for when the server stops.
+const silentGrace = 200 * time.Millisecond
+
+// silentConns are the connections on which nothing has been received yet.
+// http.Server.Shutdown waits 5 s for them, and clients that dial more
+// connections than they use, as Go's do, always leave some.
+type silentConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool // guarded by mu
+}
+
+func (s *silentConns) follow(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != http.StateNew {
+		delete(s.conns, c)
+		return
+	}
+	if s.conns == nil {
+		s.conns = map[net.Conn]bool{}
+	}
+	s.conns[c] = true
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.Close()
+	}
 }
