@@ -131,7 +131,8 @@ func (l *load) once(table *tallyTable, key string, op spend) {
 	switch {
 	case err != nil:
 		l.failed.Add(1)
-		l.err.Store(err)
+		l.err.Store(fmt.Sprintf("%v after %v", err, time.Since(start)))
+		fmt.Println(start.Format("05.000"), err, time.Since(start), key)
 	case ok:
 		l.allowed.Add(1)
 	default:
@@ -158,4 +159,99 @@ func TestLimitIsExactOverThreeMembers(t *testing.T) {
 	require.Zero(t, l.failed.Load(), "%v", l.err.Load())
 	require.EqualValues(t, keys*limit, l.allowed.Load())
 	t.Logf("slowest %v", time.Duration(l.slowest.Load()))
+}
+
+// drainLimits spends what is left of every key.
+func (l *load) drainLimits(table *tallyTable, keys int, op spend) {
+	for i := range keys {
+		for denied := 0; denied < 2; {
+			before := l.denied.Load()
+			l.once(table, fmt.Sprintf("key:%d", i), op)
+			denied += int(l.denied.Load() - before)
+		}
+	}
+}
+
+func TestJoinsAndLeavesLoseNothing(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	const keys, limit = 500, 40
+	l := &load{stop: make(chan struct{})}
+	var tables []*tallyTable
+	for i, n := range c.Nodes {
+		table := newTally(t, n)
+		tables = append(tables, table)
+		if i == 2 { // it stays
+			l.run(table, keys, spend{Limit: limit})
+			l.run(table, keys, spend{Limit: limit})
+		}
+	}
+	tables = append(tables, newTally(t, c.Add()))
+	l.run(tables[3], keys, spend{Limit: limit})
+	c.Close(c.Nodes[0])
+	tables = append(tables, newTally(t, c.Add()))
+	c.Close(c.Nodes[1])
+	close(l.stop)
+	l.wg.Wait()
+	require.Zero(t, l.failed.Load(), "%v", l.err.Load())
+	l.drainLimits(tables[3], keys, spend{Limit: limit})
+	require.EqualValues(t, keys*limit, l.allowed.Load())
+	t.Logf("%d calls, slowest %v", l.allowed.Load()+l.denied.Load(), time.Duration(l.slowest.Load()))
+}
+
+func TestKilledHolderIsTakenOver(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	const keys, limit = 300, 200
+	l := &load{stop: make(chan struct{})}
+	var tables []*tallyTable
+	for i, n := range c.Nodes {
+		table := newTally(t, n)
+		tables = append(tables, table)
+		if i > 0 {
+			l.run(table, keys, spend{Limit: limit})
+			l.run(table, keys, spend{Limit: limit})
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	fmt.Println("kill", time.Now().Format("05.000"))
+	c.Kill(c.Nodes[0])
+	fmt.Println("killed", time.Now().Format("05.000"))
+	time.Sleep(700 * time.Millisecond)
+	close(l.stop)
+	l.wg.Wait()
+	require.Zero(t, l.failed.Load(), "%v", l.err.Load())
+	l.drainLimits(tables[1], keys, spend{Limit: limit})
+	require.GreaterOrEqual(t, l.allowed.Load(), int64(keys*limit-4*20))
+	require.LessOrEqual(t, l.allowed.Load(), int64(keys*limit+keys*2))
+	t.Logf("%d allowed of %d; slowest %v", l.allowed.Load(), keys*limit, time.Duration(l.slowest.Load()))
+}
+
+func BenchmarkRemote(b *testing.B) {
+	c := clustertest.Start(b, 3)
+	var tables []*tallyTable
+	for _, n := range c.Nodes {
+		tables = append(tables, newTally(b, n))
+	}
+	time.Sleep(time.Second)
+	for _, callers := range []int{1, 16, 64, 256} {
+		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+			b.ReportAllocs()
+			var wg sync.WaitGroup
+			var next atomic.Int64
+			for range callers {
+				wg.Go(func() {
+					for {
+						i := next.Add(1)
+						if i > int64(b.N) {
+							return
+						}
+						key := fmt.Appendf(nil, "key:%d", i%10000)
+						if _, err := tables[0].Do(context.Background(), key, spend{Limit: 1 << 40}); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
 }

@@ -121,8 +121,11 @@ func (o *owner) park(p parked) outevent {
 	now := o.clock.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed() {
-		return outevent{kind: evRefused}
+	if o.closed() { // nothing is answered any more; an own caller is told
+		if p.call != nil {
+			return outevent{kind: evExpired}
+		}
+		return outevent{kind: evAgain}
 	}
 	v := o.machine.Verdict(now, p.slot, p.tried)
 	switch {

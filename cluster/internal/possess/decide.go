@@ -215,7 +215,18 @@ func (m *Machine) learn(slot uint16, k Known) {
 	if st.claim != nil && st.claim.kind != ClaimFound {
 		st.claim = nil
 	}
+	if st.merging && st.holder != m.cfg.Self {
+		m.merge(slot, st)
+	}
 	m.port.Wake(slot)
+}
+
+// merge has the entries of a reign that has lost go to the holder, all of them.
+func (m *Machine) merge(slot uint16, st *slotState) {
+	st.merging = true
+	st.queued[toOther], st.flying[toOther] = false, 0
+	m.port.Follow(slot, store.Follower, false)
+	m.queueItem(m.pair(st.holder), slot, toOther)
 }
 
 // outranked ends a reign that has lost against k's: its entries go there.
@@ -226,10 +237,8 @@ func (m *Machine) outranked(slot uint16, st *slotState, k Known) {
 	st.queued, st.flying = [2]bool{}, [2]uint64{}
 	m.gate(slot)
 	m.port.Unfollow(slot, store.Backup, false)
-	m.port.Follow(slot, store.Follower, false)
 	st.epoch, st.view, st.holder, st.backup = k.Epoch, k.View, k.Holder, k.Backup
 	st.since = m.now
-	st.merging = true
-	m.queueItem(m.pair(st.holder), slot, toOther)
+	m.merge(slot, st)
 	m.port.Wake(slot)
 }
