@@ -81,6 +81,9 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 		return err
 	}
 	node, err := cluster.Start(ctx, config)
+	if ctx.Err() != nil && node == nil {
+		return server.close() // told to leave while it started
+	}
 	if err != nil {
 		return errors.Join(startError(err), server.close())
 	}
@@ -105,6 +108,9 @@ func (c *serveCommand) serve(ctx context.Context, env *environment, node *cluste
 		return err
 	}
 	if err := node.AwaitReady(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to leave before it could join: nothing has failed
+		}
 		return err
 	}
 	server.handler.open(slices.Concat(

@@ -3,9 +3,12 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 )
 
 // Cluster is several members of one name.
@@ -24,7 +27,7 @@ type Cluster struct {
 func NewCluster(t testing.TB, n int, defaults MemberOptions) *Cluster {
 	t.Helper()
 	if defaults.Cluster == "" {
-		defaults.Cluster = "e2e-" + t.Name()
+		defaults.Cluster = clusterName(t)
 	}
 	c := &Cluster{t: t, name: defaults.Cluster, defaults: defaults}
 	if n == 0 {
@@ -35,6 +38,18 @@ func NewCluster(t testing.TB, n int, defaults MemberOptions) *Cluster {
 		c.Add(n - 1)
 	}
 	return c
+}
+
+// clusterName is of the test and of this run of it, so that what a killed run
+// left behind is never joined.
+func clusterName(t testing.TB) string {
+	name := strings.Map(func(r rune) rune {
+		if r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+			return r
+		}
+		return '-'
+	}, t.Name())
+	return fmt.Sprintf("%.40s-%d", name, os.Getpid())
 }
 
 // Members returns those that are meant to be alive.

@@ -8,3 +8,5 @@ import (
 )
 
 func dieWithParent(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+func zombie(int) bool { return false }
