@@ -63,7 +63,7 @@ func (s *Store) configure(in *instance, host string, port int) (*config.Config, 
 		WriteTimeout:   t.read,
 		PoolTimeout:    t.read,
 		IdleTimeout:    time.Minute,
-		PoolSize:       maxInFlight,
+		PoolSize:       poolSize,
 		Dialer: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return s.dialFor(ctx, in, addr)
 		},

@@ -102,7 +102,7 @@ func (s *Store) newRemote(ctx context.Context, in *instance, others []string) (*
 		WriteTimeout:   t.read,
 		PoolTimeout:    t.read,
 		IdleTimeout:    time.Minute,
-		PoolSize:       maxInFlight,
+		PoolSize:       poolSize,
 		Dialer: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			if addr == in.name {
 				return s.dialFor(ctx, in, addr)

@@ -17,6 +17,9 @@ import (
 // would queue without end.
 const maxInFlight = 256
 
+// poolSize bounds the connections to each of the others.
+const poolSize = 32
+
 // Store is a member's part of the cluster's KV. Its methods may be called
 // concurrently, from the return of [Start] on.
 type Store struct {
