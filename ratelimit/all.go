@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -42,51 +43,133 @@ func (l *Limiter) AllowAll(ctx context.Context, checks ...Check) (All, error) {
 	if len(checks) == 0 || len(checks) > MaxChecks {
 		return All{}, badField("checks", "must be 1 to %d, are %d", MaxChecks, len(checks))
 	}
-	if len(checks) == 1 {
-		c := &checks[0]
-		d, _, err := l.decide(ctx, &c.Policy, c.Key, opTake, c.Cost)
-		return All{d.Allowed, []Decision{d}}, err
-	}
-	start := time.Now()
 	parts := make([]part, len(checks))
 	for i := range checks {
-		if err := parts[i].prepare(l, &checks[i]); err != nil {
-			return All{}, inCheck(i, err)
-		}
+		parts[i] = part{policy: checks[i].Policy, key: checks[i].Key, cost: checks[i].Cost}
 	}
-	each(parts, func(p *part) { p.reserve(ctx, l) })
-	all := All{Allowed: true, Decisions: make([]Decision, len(checks))}
-	for i := range parts {
-		if parts[i].err != nil {
-			each(parts, func(p *part) { p.settle(ctx, l, opRelease) })
-			return All{}, inCheck(i, parts[i].err)
-		}
-		all.Allowed = all.Allowed && parts[i].decision.Allowed
+	allowed, err := l.allowAll(ctx, parts)
+	if err != nil {
+		return All{}, err
 	}
-	if all.Allowed && time.Since(start) < confirmWithin {
-		each(parts, func(p *part) { p.settle(ctx, l, opConfirm) })
-	} else {
-		each(parts, func(p *part) { p.settle(ctx, l, opRelease) })
-	}
+	all := All{Allowed: allowed, Decisions: make([]Decision, len(parts))}
 	for i := range parts {
 		all.Decisions[i] = parts[i].decision
-		all.Allowed = all.Allowed && parts[i].decision.Allowed
-		if l.observer != nil {
-			l.observe(ctx, &all.Decisions[i], parts[i].policy.capacity(), checks[i].Cost, start)
-		}
 	}
 	return all, nil
 }
 
+// part is one check on its way.
+type part struct {
+	policy Policy // the one in force, once prepared
+	key    string
+	cost   int64
+	from   source
+
+	tableKey []byte // nil: decided without one
+	op       op
+	reserved bool
+	decision Decision
+	err      error
+}
+
+func (l *Limiter) allowAll(ctx context.Context, parts []part) (bool, error) {
+	if len(parts) == 1 {
+		p := &parts[0]
+		var err error
+		p.decision, _, err = l.decide(ctx, &p.policy, p.key, opTake, p.cost, p.from.orNil())
+		if err != nil {
+			return false, inCheck(0, err)
+		}
+		return p.decision.Allowed, nil
+	}
+	start := time.Now()
+	for i := range parts {
+		if err := l.prepare(&parts[i]); err != nil {
+			return false, inCheck(i, err)
+		}
+	}
+	if l.local == nil {
+		return l.allowAllHere(ctx, parts, start)
+	}
+	l.each(parts, func(p *part) { l.reserve(ctx, p) })
+	allowed := true
+	for i := range parts {
+		if parts[i].err != nil {
+			l.each(parts, func(p *part) { l.settle(ctx, p, opRelease) })
+			return false, inCheck(i, parts[i].err)
+		}
+		allowed = allowed && parts[i].decision.Allowed
+	}
+	if allowed && time.Since(start) > confirmWithin {
+		// Too slow to be sure of what was set aside.
+		l.each(parts, func(p *part) { l.settle(ctx, p, opRelease); l.tooSlow(ctx, p) })
+		allowed = true
+		for i := range parts {
+			allowed = allowed && parts[i].decision.Allowed
+		}
+	} else if allowed {
+		l.each(parts, func(p *part) { l.settle(ctx, p, opConfirm) })
+	} else {
+		l.each(parts, func(p *part) { l.settle(ctx, p, opRelease) })
+	}
+	l.observeAll(ctx, parts, start)
+	return allowed, nil
+}
+
+// allowAllHere is allowAll for a limiter of this process alone: one part after
+// the other, and the last one's cost is spent at once, for by then nothing else
+// can go wrong.
+func (l *Limiter) allowAllHere(ctx context.Context, parts []part, start time.Time) (bool, error) {
+	allowed := true
+	last := len(parts) - 1
+	for i := range parts {
+		p := &parts[i]
+		if i == last && allowed {
+			p.op.kind = opTake
+		} else {
+			p.op.kind = opReserve
+		}
+		l.reserve(ctx, p)
+		if p.err != nil {
+			for j := range parts[:i] {
+				l.settle(ctx, &parts[j], opRelease)
+			}
+			return false, inCheck(i, p.err)
+		}
+		allowed = allowed && p.decision.Allowed
+	}
+	kind := opRelease
+	if allowed {
+		kind = opConfirm
+		parts[last].reserved = false
+	}
+	for i := range parts {
+		l.settle(ctx, &parts[i], kind)
+	}
+	l.observeAll(ctx, parts, start)
+	return allowed, nil
+}
+
+func (l *Limiter) observeAll(ctx context.Context, parts []part, start time.Time) {
+	if l.observer == nil {
+		return
+	}
+	for i := range parts {
+		l.observe(ctx, &parts[i].decision, parts[i].policy.capacity(), parts[i].cost, start)
+	}
+}
+
 func inCheck(i int, err error) error {
-	if f, ok := err.(*FieldError); ok {
+	var f *FieldError
+	if errors.As(err, &f) {
 		return &FieldError{Field: fmt.Sprintf("checks[%d].%s", i, f.Field), Detail: f.Detail}
 	}
 	return fmt.Errorf("check %d: %w", i, err)
 }
 
-// each calls f for every part at the same time, and returns when all are done.
-func each(parts []part, f func(*part)) {
+// each calls f for every part at the same time, for their holders may be
+// elsewhere, and returns when all are done.
+func (l *Limiter) each(parts []part, f func(*part)) {
 	var wg sync.WaitGroup
 	for i := range parts[1:] {
 		wg.Go(func() { f(&parts[i+1]) })
@@ -95,68 +178,89 @@ func each(parts []part, f func(*part)) {
 	wg.Wait()
 }
 
-// part is one check on its way.
-type part struct {
-	policy   Policy
-	key      []byte
-	op       op
-	reserved bool
-	decision Decision
-	err      error
-}
-
-func (p *part) prepare(l *Limiter, c *Check) error {
-	p.policy = c.Policy
+func (l *Limiter) prepare(p *part) error {
 	if l.fake != realLimiter {
-		p.decision, _, _ = l.fake.decide(&p.policy, c.Cost)
+		p.decision, _, _ = l.fake.decide(&p.policy, p.cost)
 		return nil
 	}
-	if err := l.resolve(&p.policy, c.Key); err != nil {
+	if err := l.resolve(&p.policy, p.key); err != nil {
 		return err
 	}
 	if p.policy.Algorithm == Concurrency {
-		return badField("algorithm", "of policy %s is concurrency: its places are taken by Acquire", p.policy.Name)
+		return needsAcquire(&p.policy)
 	}
-	if err := p.policy.checkCost(c.Cost); err != nil {
+	if err := p.policy.checkCost(p.cost); err != nil {
 		return err
 	}
 	if p.policy.Unlimited {
 		p.decision = unlimited(&p.policy)
 		return nil
 	}
-	p.key = tableKey(nil, p.policy.Name, c.Key)
-	p.op = op{rule: l.rule(&p.policy), cost: c.Cost, id: rand.Uint64()}
+	p.tableKey = tableKey(nil, p.policy.Name, p.key)
+	p.op = op{kind: opReserve, flags: flagWait, rule: l.rule(&p.policy), cost: p.cost, id: rand.Uint64()}
 	return nil
 }
 
-func (p *part) reserve(ctx context.Context, l *Limiter) {
-	if p.key == nil {
+func (l *Limiter) reserve(ctx context.Context, p *part) {
+	if p.tableKey == nil {
 		return
 	}
-	p.op.kind, p.op.flags = opReserve, flagWait
-	res, err := l.table.Do(ctx, p.key, p.op)
-	if err != nil {
-		reason := reasonOf(ctx, err)
-		if reason == "" {
-			p.err = fmt.Errorf("ratelimit: policy %s: %w", p.policy.Name, ctx.Err())
-			// It may have been set aside all the same; then it runs out.
-			return
+	o := p.op
+	from := p.from.orNil()
+	if from != nil && l.newKeys.over(from) {
+		o.flags |= flagKnown
+	}
+	reason := ""
+	res, err := l.table.Do(ctx, p.tableKey, o)
+	if from != nil && err == nil {
+		if res.flags&resultUnknown != 0 {
+			o.flags &^= flagKnown
+			p.tableKey, reason = from.key(p.policy.Name), ReasonNewKeys
+			l.newKeys.capped.Add(1)
+			res, err = l.table.Do(ctx, p.tableKey, o)
+		} else {
+			l.newKeys.saw(from, res)
 		}
-		take := p.op
-		take.kind = opTake
-		p.decision, _ = l.unavailable(ctx, &p.policy, p.key, take, reason)
-		p.decision = shadowed(&p.policy, p.decision)
+	}
+	if err != nil {
+		l.cannotReserve(ctx, p, err)
 		return
 	}
 	l.degraded.leave(p.policy.Name)
 	p.reserved = res.allowed()
-	p.decision = Decision{Limit: p.policy.Limit, Policy: p.policy.Name}
+	p.decision = Decision{Limit: p.policy.Limit, Policy: p.policy.Name, Reason: reason}
 	p.decision.fill(&res)
 	p.decision = shadowed(&p.policy, p.decision)
 }
 
-// settle confirms or releases what was set aside.
-func (p *part) settle(ctx context.Context, l *Limiter, kind opKind) {
+// cannotReserve lets the failure mode decide, or notes the caller's own end.
+// What may have been set aside all the same runs out.
+func (l *Limiter) cannotReserve(ctx context.Context, p *part, err error) {
+	reason := reasonOf(ctx, err)
+	if reason == "" {
+		p.err = fmt.Errorf("ratelimit: policy %s: %w", p.policy.Name, ctx.Err())
+		return
+	}
+	l.decideAlone(ctx, p, reason)
+}
+
+func (l *Limiter) decideAlone(ctx context.Context, p *part, reason string) {
+	take := p.op
+	take.kind = opTake
+	p.decision, _ = l.unavailable(ctx, &p.policy, p.tableKey, take, reason)
+	p.decision = shadowed(&p.policy, p.decision)
+}
+
+// tooSlow decides as if the part's holder had not answered.
+func (l *Limiter) tooSlow(ctx context.Context, p *part) {
+	if p.reserved {
+		l.decideAlone(ctx, p, ReasonUnavailable)
+	}
+}
+
+// settle confirms or releases what was set aside. It runs to its end though the
+// caller's context may not.
+func (l *Limiter) settle(ctx context.Context, p *part, kind opKind) {
 	if !p.reserved {
 		return
 	}
@@ -166,18 +270,18 @@ func (p *part) settle(ctx context.Context, l *Limiter, kind opKind) {
 	if p.policy.Synchronous {
 		o.flags = flagWait
 	}
-	res, err := l.table.Do(ctx, p.key, o)
+	res, err := l.table.Do(ctx, p.tableKey, o)
 	if err != nil {
 		return
 	}
 	if kind == opConfirm && !res.allowed() {
-		// It ran out on the way, or its key was reset: spend what is left.
-		o.kind = opTake
-		if res, err = l.table.Do(ctx, p.key, o); err != nil {
+		// It ran out on the way, or its key was reset: spend what there is.
+		o.kind = opAtMost
+		if res, err = l.table.Do(ctx, p.tableKey, o); err != nil {
 			return
 		}
 	}
-	allowed := p.decision.Allowed
-	p.decision.fill(&res)
-	p.decision.Allowed = allowed
+	p.decision.Remaining = res.remaining
+	p.decision.ResetAfter = time.Duration(res.whole)
+	p.decision.NextAfter = time.Duration(res.next)
 }

@@ -2,6 +2,8 @@ package ratelimit
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 )
 
@@ -25,6 +27,38 @@ func BenchmarkAllow(b *testing.B) {
 				if err != nil || !d.Allowed {
 					b.Fatal(d, err)
 				}
+			}
+		})
+	}
+}
+
+type discardWriter struct{ header http.Header }
+
+func (w *discardWriter) Header() http.Header         { return w.header }
+func (w *discardWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (w *discardWriter) WriteHeader(int)             {}
+
+func BenchmarkHandler(b *testing.B) {
+	l, err := New(Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	perIP, perKey := PerSecond("ip", MaxLimit), PerHour("key", MaxLimit)
+	for name, h := range map[string]http.Handler{
+		"none":   next,
+		"ip":     l.Handler(next, By(perIP, ClientIP(Trusted{}))),
+		"two":    l.Handler(next, By(perIP, ClientIP(Trusted{})), By(perKey, Header("X-API-Key"))),
+		"denied": l.Handler(next, By(PerDay("denied", 1), ClientIP(Trusted{}))),
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("X-API-Key", "k-123456")
+			r.RemoteAddr = "203.0.113.7:4711"
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(&discardWriter{make(http.Header)}, r)
 			}
 		})
 	}

@@ -51,7 +51,7 @@ func ParseFailureMode(s string) (FailureMode, error) {
 	case "local":
 		return FailLocal, nil
 	}
-	return 0, badField("on-unavailable", "must be open, closed or local, is %.40q", s)
+	return 0, badField("on_unavailable", "must be open, closed or local, is %.40q", s)
 }
 
 // recoverAfter is how long no decision of a policy may have been degraded for

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -30,6 +31,11 @@ type Config struct {
 	Logger *slog.Logger
 	// Observer is told of every decision. nil: nobody.
 	Observer Observer
+	// NewKeysPerMinute is how many keys of a policy a [Middleware] creates for
+	// one source, an IPv4 /24 or an IPv6 /48, in a minute: beyond it, keys that
+	// nobody has used yet share one bucket, so that made-up keys do not fill
+	// the memory. 0: 100,000; negative: no cap.
+	NewKeysPerMinute int
 	// Now replaces the clock in tests of a limiter without a cluster.
 	Now func() time.Time
 }
@@ -41,9 +47,9 @@ func (cfg *Config) validate() error {
 	case cfg.Namespace != "" && !namespacePattern.MatchString(cfg.Namespace):
 		return badField("namespace", "must be 1 to 32 of a-z, 0-9, _ and -, is %.80q", cfg.Namespace)
 	case cfg.OnUnavailable > FailLocal:
-		return badField("on-unavailable", "must be open, closed or local, is %d", cfg.OnUnavailable)
+		return badField("on_unavailable", "must be open, closed or local, is %d", cfg.OnUnavailable)
 	case cfg.MaxKeys < 0:
-		return badField("max-keys", "must be 0 (the default) or more, is %d", cfg.MaxKeys)
+		return badField("max_keys", "must be 0 (the default) or more, is %d", cfg.MaxKeys)
 	case cfg.Now != nil && cfg.Cluster != nil:
 		return badField("now", "is for a limiter without a cluster")
 	}
@@ -63,7 +69,10 @@ type Limiter struct {
 	degraded      degradation
 	calendars     calendars
 	fake          fake
+	policies      *catalogue
+	newKeys       newKeys
 	closed        atomic.Bool
+	stop          context.CancelFunc // ends what runs by itself
 	running       running
 }
 
@@ -81,6 +90,7 @@ func New(cfg Config) (*Limiter, error) {
 	if l.onUnavailable == 0 {
 		l.onUnavailable = FailOpen
 	}
+	l.newKeys.init(cfg.NewKeysPerMinute, l.now)
 	l.degraded.logger = cfg.Logger
 	if cfg.Logger == nil {
 		l.degraded.logger = slog.New(slog.DiscardHandler)
@@ -98,11 +108,22 @@ func New(cfg Config) (*Limiter, error) {
 		return nil, err
 	}
 	if cfg.Cluster != nil {
-		tc.Name += ":local"
-		if l.local, err = newTable(nil, tc); err != nil {
-			_ = l.table.Close()
-			return nil, err
+		local := tc
+		local.Name += ":local"
+		if l.local, err = newTable(nil, local); err != nil {
+			return nil, errors.Join(err, l.table.Close())
 		}
+	}
+	if l.policies, err = newCatalogue(cfg.Cluster, tc, l.degraded.logger); err != nil {
+		return nil, errors.Join(err, l.table.Close())
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop = stop
+	if cfg.Cluster != nil && l.running.begin() {
+		go func() {
+			defer l.running.end()
+			l.policies.follow(ctx)
+		}()
 	}
 	return l, nil
 }
@@ -121,15 +142,25 @@ func (l *Limiter) Close() error {
 	if l.fake != realLimiter || l.closed.Swap(true) {
 		return nil
 	}
+	l.stop()
 	l.running.close()
+	err := errors.Join(l.table.Close(), l.policies.table.Close())
 	if l.local != nil {
-		_ = l.local.Close()
+		err = errors.Join(err, l.local.Close())
 	}
-	return l.table.Close()
+	return err
+}
+
+// clock returns the wall clock.
+func (l *Limiter) clock() time.Time {
+	if l.now == nil { // a fake
+		return time.Now()
+	}
+	return l.now()
 }
 
 // decide is the way that every decision goes.
-func (l *Limiter) decide(ctx context.Context, p *Policy, key string, kind opKind, cost int64) (Decision, int64, error) {
+func (l *Limiter) decide(ctx context.Context, p *Policy, key string, kind opKind, cost int64, from *source) (Decision, int64, error) {
 	if l.fake != realLimiter {
 		return l.fake.decide(p, cost)
 	}
@@ -137,19 +168,19 @@ func (l *Limiter) decide(ctx context.Context, p *Policy, key string, kind opKind
 	if l.observer != nil {
 		start = time.Now()
 	}
-	d, granted, err := l.decideQuietly(ctx, p, key, kind, cost)
+	d, granted, err := l.decideQuietly(ctx, p, key, kind, cost, from)
 	if l.observer != nil && err == nil && kind != opStatus {
 		l.observe(ctx, &d, p.capacity(), cost, start)
 	}
 	return d, granted, err
 }
 
-func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind opKind, cost int64) (Decision, int64, error) {
+func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind opKind, cost int64, from *source) (Decision, int64, error) {
 	if err := l.resolve(p, key); err != nil {
 		return Decision{}, 0, err
 	}
 	if p.Algorithm == Concurrency && kind != opStatus {
-		return Decision{}, 0, badField("algorithm", "of policy %s is concurrency: its places are taken by Acquire", p.Name)
+		return Decision{}, 0, needsAcquire(p)
 	}
 	if kind != opAtMost {
 		if err := p.checkCost(cost); err != nil {
@@ -167,7 +198,16 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 	if p.Synchronous {
 		o.flags = flagWait
 	}
+	if from != nil && l.newKeys.over(from) {
+		o.flags |= flagKnown
+	}
 	res, err := l.table.Do(ctx, tk, o)
+	if from != nil && err == nil {
+		if res.flags&resultUnknown != 0 {
+			return l.decideShared(ctx, p, o, from)
+		}
+		l.newKeys.saw(from, res)
+	}
 	if err != nil {
 		reason := reasonOf(ctx, err)
 		if reason == "" {
@@ -182,24 +222,39 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 	return shadowed(p, d), res.granted, nil
 }
 
-// resolve refuses what no limiter should work with, and puts what is stored
-// under the policy's name in its place.
-func (l *Limiter) resolve(p *Policy, key string) error {
-	if err := p.validate(); err != nil {
-		return err
+func needsAcquire(p *Policy) error {
+	return badField("algorithm", "of policy %s is concurrency: its places are taken by Acquire", p.Name)
+}
+
+// decideShared decides for a key that its source may not create any more.
+func (l *Limiter) decideShared(ctx context.Context, p *Policy, o op, from *source) (Decision, int64, error) {
+	o.flags &^= flagKnown
+	key := from.key(p.Name)
+	res, err := l.table.Do(ctx, key, o)
+	l.newKeys.capped.Add(1)
+	if err != nil {
+		reason := reasonOf(ctx, err)
+		if reason == "" {
+			return Decision{}, 0, fmt.Errorf("ratelimit: policy %s: %w", p.Name, ctx.Err())
+		}
+		d, granted := l.unavailable(ctx, p, key, o, reason)
+		return shadowed(p, d), granted, nil
 	}
-	if err := checkKey(key); err != nil {
-		return err
-	}
-	if l.closed.Load() {
-		return ErrClosed
-	}
-	return nil
+	d := Decision{Limit: p.Limit, Policy: p.Name, Reason: ReasonNewKeys}
+	d.fill(&res)
+	return shadowed(p, d), res.granted, nil
 }
 
 // rule returns the numeric part of a valid policy.
 func (l *Limiter) rule(p *Policy) rule {
-	r := rule{algorithm: p.Algorithm, align: p.Align, limit: p.Limit, burst: p.capacity(), period: int64(p.Period)}
+	r := rule{
+		algorithm: p.Algorithm,
+		align:     p.Align,
+		version:   p.version,
+		limit:     p.Limit,
+		burst:     p.capacity(),
+		period:    int64(p.Period),
+	}
 	if p.Align != Unaligned {
 		r.calendar = l.calendars.get(p.Align, p.Location, l.now())
 	}

@@ -68,7 +68,7 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 		res.flags |= resultAllowed
 	default:
 		var permits int64
-		permits, changed = applyNamed(&s, r, m, &o, avail)
+		permits, changed = applyNamed(&s, r, m, &o, avail, c.Again)
 		if changed {
 			res.flags |= resultAllowed
 			aside, asideUntil = held(&s, m)
@@ -116,9 +116,9 @@ func retryAfter(s *state, r *rule, m moment, n, aside, asideUntil int64) int64 {
 	return t
 }
 
-// applyNamed runs the operations that carry an ID. Sent twice, they act once.
+// applyNamed runs the operations that carry an ID. Sent again, they act once.
 // done says whether what was asked is now so.
-func applyNamed(s *state, r *rule, m moment, o *op, avail int64) (permits int64, done bool) {
+func applyNamed(s *state, r *rule, m moment, o *op, avail int64, again bool) (permits int64, done bool) {
 	switch o.kind {
 	case opReserve:
 		if reservationFind(s, o.id) >= 0 {
@@ -132,11 +132,14 @@ func applyNamed(s *state, r *rule, m moment, o *op, avail int64) (permits int64,
 	case opConfirm:
 		i := reservationFind(s, o.id)
 		if i < 0 {
-			return 0, false
+			// Sent again: a reservation reached two members before it was
+			// answered, and is confirmed well before it runs out. So if it is
+			// gone the earlier sending has charged it.
+			return 0, again
 		}
-		if permits = reservationConfirm(s, i); permits > 0 {
-			charge(s, r, m, permits)
-		}
+		permits = s.extra.reserved[i].permits
+		reservationDrop(s, i)
+		charge(s, r, m, permits)
 		return permits, true
 	case opRelease:
 		i := reservationFind(s, o.id)

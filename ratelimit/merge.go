@@ -75,8 +75,6 @@ func mergeExtra(s, x, y *state) {
 				reserved = append(reserved, v)
 				continue
 			}
-			// Confirmed on one side is confirmed.
-			reserved[i].permits = min(reserved[i].permits, v.permits)
 			reserved[i].until = max(reserved[i].until, v.until)
 		}
 		for _, p := range from.extra.places {

@@ -87,13 +87,12 @@ func TestMergeJoinsPlacesAndReservations(t *testing.T) {
 	q := PerMinute("q", 10)
 	a, b = newCell(t), newCell(t)
 	a.placeOp(opReserve, q, 1, 4)
-	b.state, b.expires = a.state, a.expires
-	b.placeOp(opConfirm, q, 1, 4)
-	s := machine{}.Merge(a.state, b.state)
+	b.placeOp(opReserve, q, 1, 4)
+	b.placeOp(opReserve, q, 2, 3)
 	c = newCell(t)
-	c.state, c.expires = s, b.expires
-	if r := c.placeOp(opConfirm, q, 1, 4); r.remaining != 6 {
-		t.Errorf("a confirmed reservation was charged again: %+v", r)
+	c.state, c.expires = machine{}.Merge(a.state, b.state), c.now+int64(time.Second)
+	if r := c.status(q, 1); r.remaining != 3 {
+		t.Errorf("%d of 10 left beside 4 and 3 set aside", r.remaining)
 	}
 }
 

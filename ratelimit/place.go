@@ -35,14 +35,18 @@ func (l *Limiter) Acquire(ctx context.Context, policy Policy, key string) (*Plac
 
 // AcquireN takes cost places at once, or none.
 func (l *Limiter) AcquireN(ctx context.Context, policy Policy, key string, cost int64) (*Place, Decision, error) {
+	return l.acquireObserved(ctx, &policy, key, cost)
+}
+
+func (l *Limiter) acquireObserved(ctx context.Context, p *Policy, key string, cost int64) (*Place, Decision, error) {
 	if l.fake != realLimiter {
-		d, _, err := l.fake.decide(&policy, cost)
+		d, _, err := l.fake.decide(p, cost)
 		return nil, d, err
 	}
 	start := time.Now()
-	place, d, err := l.acquire(ctx, &policy, key, cost)
+	place, d, err := l.acquire(ctx, p, key, cost)
 	if l.observer != nil && err == nil {
-		l.observe(ctx, &d, policy.capacity(), cost, start)
+		l.observe(ctx, &d, p.capacity(), cost, start)
 	}
 	return place, d, err
 }

@@ -94,6 +94,8 @@ type Policy struct {
 	Unlimited bool
 	// OnUnavailable overrides Config.OnUnavailable for this policy.
 	OnUnavailable FailureMode
+
+	version uint32 // of the stored policy this comes from; 0: a caller's own
 }
 
 // PerSecond returns a token-bucket policy of limit permits a second.
@@ -156,7 +158,7 @@ func (p *Policy) validate() error {
 		return badField("limit", "must be 1 to %d for concurrency, is %d", MaxPlaces, p.Limit)
 	}
 	if p.OnUnavailable > FailLocal {
-		return badField("on-unavailable", "must be open, closed or local, is %d", p.OnUnavailable)
+		return badField("on_unavailable", "must be open, closed or local, is %d", p.OnUnavailable)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ const reserveFor = time.Second
 // is confirmed: so one that runs out leaves no trace.
 type reservation struct {
 	id      uint64
-	permits int64 // 0 once confirmed: remembered so that a confirmation sent twice charges once
+	permits int64
 	until   int64 // holder's monotonic clock, ns
 }
 
@@ -45,9 +45,7 @@ func held(s *state, m moment) (permits, until int64) {
 		if v.until > m.now {
 			live++
 			permits += v.permits
-			if v.permits > 0 {
-				until = max(until, v.until)
-			}
+			until = max(until, v.until)
 		}
 	}
 	if live < len(s.extra.reserved) {
@@ -79,19 +77,15 @@ func reservationAdd(s *state, v reservation) {
 	s.extra = s.extra.with(append(reserved, v), s.extra.placesOrNil())
 }
 
-// reservationConfirm leaves the reservation's ID behind until it runs out.
-func reservationConfirm(s *state, i int) (permits int64) {
-	reserved := slices.Clone(s.extra.reserved)
-	permits, reserved[i].permits = reserved[i].permits, 0
-	s.extra = s.extra.with(reserved, s.extra.places)
-	return permits
-}
-
 func reservationDrop(s *state, i int) {
+	if len(s.extra.reserved) == 1 {
+		s.extra = s.extra.with(nil, s.extra.places)
+		return
+	}
 	s.extra = s.extra.with(slices.Delete(slices.Clone(s.extra.reserved), i, i+1), s.extra.places)
 }
 
-// lastReserved is when the last reservation, or memory of one, runs out.
+// lastReserved is when the last reservation runs out.
 func lastReserved(s *state) int64 {
 	var last int64
 	if s.extra != nil {

@@ -55,11 +55,17 @@ func TestReservationConfirmed(t *testing.T) {
 	c := newCell(t)
 	c.placeOp(opReserve, p, 1, 3)
 	c.advance(500 * time.Millisecond)
-	for range 2 {
-		r := c.placeOp(opConfirm, p, 1, 3)
+	for _, again := range []bool{false, true} {
+		r := c.apply(op{kind: opConfirm, rule: ruleOf(p, c.wall), cost: 3, id: 1}, again)
 		if !r.allowed() || r.remaining != 3 || time.Duration(r.whole) != 30*time.Second {
-			t.Fatalf("confirm: %+v", r)
+			t.Fatalf("confirm, again %v: %+v", again, r)
 		}
+	}
+	if c.state.extra != nil {
+		t.Fatalf("a confirmed reservation is kept: %+v", c.state.extra)
+	}
+	if c.placeOp(opConfirm, p, 1, 3).allowed() {
+		t.Fatal("confirmed twice, both for the first time")
 	}
 	c.advance(time.Second)
 	if r := c.status(p, 1); r.remaining != 3 {

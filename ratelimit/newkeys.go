@@ -1,0 +1,110 @@
+package ratelimit
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// newKeys counts how many keys each source creates, so that a client that makes
+// one up for every request, an API key or an address of its own /48, can't fill
+// the memory. It has a fixed size: sources are hashed to cells, and those that
+// meet in one share a count. A key that lasts for less than a minute counts for
+// as much of one: a short policy's keys come and go with every request, and fill
+// nothing.
+type newKeys struct {
+	limit  uint64 // keys a minute, in parts; 0: no cap
+	now    func() time.Time
+	seed   maphash.Seed
+	cells  [newKeyCells]atomic.Uint64 // minute << 32 | keys, in parts
+	capped atomic.Uint64              // decisions in a shared bucket
+}
+
+const (
+	newKeyCells      = 4096
+	defaultNewKeys   = 100_000
+	sourceBits4      = 24
+	sourceBits6      = 48
+	minuteShift      = 32
+	newKeysCountMask = 1<<minuteShift - 1
+	keyParts         = 256 // parts of a key that lasts a minute or more
+)
+
+func (n *newKeys) init(perMinute int, now func() time.Time) {
+	n.seed, n.now = maphash.MakeSeed(), now
+	switch {
+	case perMinute == 0:
+		n.limit = defaultNewKeys * keyParts
+	case perMinute > 0:
+		n.limit = uint64(min(perMinute, 1<<22)) * keyParts
+	}
+}
+
+// source is where a request comes from: the prefix of an address. The zero value
+// is one that is not counted.
+type source struct {
+	prefix netip.Prefix
+	cell   *atomic.Uint64
+}
+
+func (s *source) orNil() *source {
+	if s.cell == nil {
+		return nil
+	}
+	return s
+}
+
+// of returns the source of a policy's requests from addr.
+func (n *newKeys) of(policy string, addr netip.Addr) (s source) {
+	if n.limit == 0 || !addr.IsValid() {
+		return s
+	}
+	bits := sourceBits6
+	if addr.Is4() {
+		bits = sourceBits4
+	}
+	s.prefix, _ = addr.Prefix(bits)
+	a := s.prefix.Addr().As16()
+	h := maphash.Bytes(n.seed, a[:]) ^ maphash.String(n.seed, policy)
+	s.cell = &n.cells[h%newKeyCells]
+	return s
+}
+
+// over tells whether the source may create no more keys this minute. It reads
+// the clock only when it has created as many in some minute.
+func (n *newKeys) over(s *source) bool {
+	v := s.cell.Load()
+	return v&newKeysCountMask >= n.limit && v>>minuteShift == n.minute()
+}
+
+func (n *newKeys) minute() uint64 { return uint64(n.now().Unix()/60) & newKeysCountMask }
+
+// saw counts the key if it was created.
+func (n *newKeys) saw(s *source, res result) {
+	if res.flags&(resultFresh|resultAllowed) != resultFresh|resultAllowed {
+		return
+	}
+	parts := uint64(min(res.whole, int64(time.Minute)) / (int64(time.Minute) / keyParts))
+	if parts == 0 {
+		return
+	}
+	minute := n.minute()
+	for {
+		v := s.cell.Load()
+		next := v + parts
+		if v>>minuteShift != minute {
+			next = minute<<minuteShift | parts
+		}
+		if s.cell.CompareAndSwap(v, next) {
+			return
+		}
+	}
+}
+
+// key is that of the bucket which keys beyond the cap share. It has a byte after
+// the policy's name that no other key has.
+func (s *source) key(policy string) []byte {
+	b := append([]byte(policy), 1)
+	return s.prefix.AppendTo(b)
+}
