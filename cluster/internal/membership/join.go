@@ -121,7 +121,7 @@ func (j *joiner) run(ctx context.Context) {
 		switch {
 		case !j.mayServe():
 			pause, wait = wait, min(2*wait, maxFirstRetry)
-		case len(candidates) > 0:
+		case len(candidates) > 0 || j.trying():
 			wait = max(wait, fastRetry)
 			pause, wait = wait, min(wait+wait/2, slowRetry)
 		default:
@@ -246,6 +246,13 @@ func (j *joiner) try(a netip.AddrPort) {
 		}
 		j.check()
 	})
+}
+
+// trying tells whether an attempt is under way.
+func (j *joiner) trying() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.busy) > 0
 }
 
 // failed tells why an attempt failed, where the operator can do something.

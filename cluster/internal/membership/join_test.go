@@ -123,6 +123,23 @@ func TestASeedThatHangsDoesNotDelayTheOthers(t *testing.T) {
 	})
 }
 
+// While the only address hangs there is nothing else to try; that must not be
+// taken for there being nothing to try.
+func TestAnAddressThatHangsIsTriedAgainSoon(t *testing.T) {
+	hang := "10.0.0.2:7"
+	runJoiner(t, []string{hang}, func(string) error {
+		time.Sleep(2 * time.Second)
+		return errors.New("i/o timeout")
+	}, func(j *joiner, a *attempts) {
+		time.Sleep(time.Hour)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for i, at := range a.at[hang][1:] {
+			assert.LessOrEqual(t, at-a.at[hang][i], 7*time.Second, "from one try to the next")
+		}
+	})
+}
+
 func TestARefusalKeepsItFromServing(t *testing.T) {
 	refuse := true
 	seed := "10.0.0.2:7"
