@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -63,6 +64,19 @@ func parseEntry(b []byte) (e rawEntry, rest []byte, err error) {
 	return e, b[size:], nil
 }
 
+// later returns the instant d after t. What never expires here does not on a
+// member whose clock is ahead either.
+func later(t, d int64) int64 {
+	switch s := t + d; {
+	case d > 0 && s < t:
+		return math.MaxInt64
+	case d < 0 && s > t:
+		return math.MinInt64
+	default:
+		return s
+	}
+}
+
 // Import takes entries of slot as [Store.Collect] made them. With merge they
 // are joined with what is there and become changes of their own; without, they
 // replace it. Bad input is an error, and what came before it stays.
@@ -84,7 +98,7 @@ func (st *Store[S, O, R, M]) Import(slot uint16, b []byte, now int64, merge bool
 		if err != nil {
 			return fmt.Errorf("store: state: %w", err)
 		}
-		expires := now - raw.age + raw.remaining
+		expires := later(now-raw.age, raw.remaining)
 		i := sh.find(slot, uint32(hash), raw.key)
 		switch {
 		case i == 0 && expires <= now:

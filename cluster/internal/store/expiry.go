@@ -15,8 +15,10 @@ type deadline struct {
 const tickLen = 1 << 26
 
 func tickOf(instant int64) uint32 {
-	t := (instant + tickLen - 1) / tickLen
-	return uint32(min(max(t, 0), math.MaxUint32))
+	if instant > math.MaxUint32*tickLen { // rounding up could overflow
+		return math.MaxUint32
+	}
+	return uint32((max(instant, 0) + tickLen - 1) / tickLen)
 }
 
 // setExpiry prolongs or shortens an entry's life.
