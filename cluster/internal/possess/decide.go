@@ -75,7 +75,7 @@ func (m *Machine) decideFound(slot uint16, st *slotState) {
 		return
 	}
 	for _, a := range st.claim.asks {
-		if a.answered != 0 && a.stand != StandNone {
+		if a.answered != 0 && a.stand != StandNone && !m.cfg.Broken.EmptyBesideCopy {
 			// It is held or will be taken over; whoever does hands it over.
 			st.claim, st.since = nil, m.now
 			return

@@ -189,7 +189,7 @@ func (m *Machine) scanNone(slot uint16, st *slotState) {
 	}
 	wait := m.cfg.Grant
 	switch {
-	case st.epoch == 0:
+	case st.epoch == 0, m.cfg.Broken.EmptyBesideCopy:
 		wait = m.cfg.Suspect
 	case !m.dead(st.holder):
 		wait = staleAfter // it will hand the slot over

@@ -19,6 +19,7 @@ type flight struct {
 	msg     *Sync
 	sent    int64 // for the last time
 	encoded int64
+	size    int
 	items   []flying
 }
 
@@ -48,6 +49,9 @@ func (m *Machine) queueBackup(slot uint16) {
 	}
 }
 
+// smallBytes is the size of a Sync below which its loss is assumed early.
+const smallBytes = 16 << 10
+
 // pump sends what waits for p, or what is under way once more.
 func (m *Machine) pump(p *pair) {
 	if p.gone {
@@ -55,7 +59,11 @@ func (m *Machine) pump(p *pair) {
 		return
 	}
 	if f := p.flight; f != nil {
-		if m.now-f.sent >= m.cfg.Suspect {
+		patience := m.cfg.Suspect
+		if f.size < smallBytes {
+			patience /= 2
+		}
+		if m.now-f.sent >= patience {
 			m.transmit(p, f)
 		}
 		return
@@ -76,6 +84,7 @@ func (m *Machine) pump(p *pair) {
 	if len(f.items) == 0 {
 		return
 	}
+	f.size = size
 	p.seq++
 	f.msg.Seq = p.seq
 	p.flight = f
@@ -261,7 +270,11 @@ func (m *Machine) accept(p *pair, s *Sync, it *SyncItem) (Known, bool) {
 		case st.role == roleHolder:
 			m.outranked(it.Slot, st, Known{Epoch: it.Epoch, View: it.View, Holder: p.id, Stand: StandHolder})
 			return later()
-		case st.merging, m.promised(st, p.id, rank{epoch: it.Epoch, view: it.View, full: true}):
+		case st.merging:
+			// What is kept of an older reign goes to the holder first.
+			m.learn(it.Slot, Known{Slot: it.Slot, Epoch: it.Epoch, View: it.View, Holder: p.id, Stand: StandHolder})
+			return later()
+		case m.promised(st, p.id, rank{epoch: it.Epoch, view: it.View, full: true}):
 			return later()
 		case !it.Fresh && (!sameReign || st.role == roleNone):
 			return later() // there is nothing here to add to

@@ -233,7 +233,7 @@ func (w *World) Leave(m *member) {
 		}
 		w.after(10*ms, poll)
 	}
-	w.after(50*ms, poll)
+	w.after(tick, poll)
 }
 
 // Split cuts the network in two for a while.

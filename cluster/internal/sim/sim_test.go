@@ -13,6 +13,7 @@ import (
 var (
 	seed  = flag.Uint64("sim.seed", 0, "run only this seed of each scenario, and print its trace")
 	first = flag.Uint64("sim.first", 1, "first seed")
+	every = flag.Duration("sim.every", 0, "time between two calls of one member, in place of 20 ms")
 	runs  = flag.Uint64("sim.runs", 0, "runs in all; 0: 260, 10,000 with PEERLIMIT_SOAK=short, 1,000,000 with full")
 )
 
@@ -32,6 +33,9 @@ func options(seed uint64) Options {
 	}
 	if seed%11 == 10 {
 		o.Loss = 0.01
+	}
+	if *every != 0 {
+		o.OpEvery, o.Limit, o.Sync = int64(*every), 300, false
 	}
 	return o
 }
