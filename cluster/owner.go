@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -190,9 +191,9 @@ func (o *owner) drain(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		o.mu.Lock()
-		empty := o.machine.Empty() || len(o.node.Members()) == 1
+		empty := o.machine.Empty()
 		o.mu.Unlock()
-		if empty {
+		if empty || !o.heirs() {
 			return nil
 		}
 		select {
@@ -203,6 +204,11 @@ func (o *owner) drain(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// heirs reports whether a member is left that could take something over.
+func (o *owner) heirs() bool {
+	return slices.ContainsFunc(o.node.Members(), func(m Member) bool { return m.Boot != o.self && m.State == StateAlive })
 }
 
 // errSettling is why a member that has joined does not serve yet.

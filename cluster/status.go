@@ -10,18 +10,19 @@ import (
 
 // Status is a member's view of its cluster, as GET /v1/cluster shows it.
 type Status struct {
-	Name     string            `json:"name"`      // of the cluster
-	Self     string            `json:"self"`      // this member's name
-	Boot     string            `json:"boot"`      // its boot ID, in hexadecimal
-	Ready    bool              `json:"ready"`     // it serves
-	Reason   string            `json:"reason"`    // why it does not; empty if it does
-	Joined   string            `json:"joined"`    // joining, refused, alone, no seed answered, joined
-	Short    bool              `json:"short"`     // fewer members than MinMembers are alive
-	Members  []MemberStatus    `json:"members"`   // alive or draining, this one included, by name
-	Ring     RingStatus        `json:"ring"`      // who should hold which slot
-	Breakers map[string]string `json:"breakers"`  // of peers, by name: closed, half-open, open
-	KV       KVStatus          `json:"kv"`        // the store of values that can be loaded again
-	UptimeMS int64             `json:"uptime_ms"` // since Start
+	Name       string            `json:"name"`       // of the cluster
+	Self       string            `json:"self"`       // this member's name
+	Boot       string            `json:"boot"`       // its boot ID, in hexadecimal
+	Ready      bool              `json:"ready"`      // it serves
+	Reason     string            `json:"reason"`     // why it does not; empty if it does
+	Joined     string            `json:"joined"`     // joining, refused, alone, no seed answered, joined
+	Short      bool              `json:"short"`      // fewer members than MinMembers are alive
+	Members    []MemberStatus    `json:"members"`    // alive or draining, this one included, by name
+	Ring       RingStatus        `json:"ring"`       // who should hold which slot
+	Possession Possession        `json:"possession"` // what this member serves
+	Breakers   map[string]string `json:"breakers"`   // of peers, by name: closed, half-open, open
+	KV         KVStatus          `json:"kv"`         // the store of values that can be loaded again
+	UptimeMS   int64             `json:"uptime_ms"`  // since Start
 }
 
 // MemberStatus is one member in a Status.
@@ -53,14 +54,15 @@ func (n *Node) Status() Status {
 	r := n.ring.Load()
 	state, _ := n.members.Join()
 	s := Status{
-		Name:     n.cfg.ClusterName,
-		Self:     n.cfg.NodeID,
-		Boot:     bootText(n.boot),
-		Joined:   state.String(),
-		Ring:     RingStatus{Version: fmt.Sprintf("%016x", r.Version()), Slots: ring.Slots},
-		Breakers: make(map[string]string),
-		KV:       n.kvStatus(),
-		UptimeMS: time.Since(n.started).Milliseconds(),
+		Name:       n.cfg.ClusterName,
+		Self:       n.cfg.NodeID,
+		Boot:       bootText(n.boot),
+		Joined:     state.String(),
+		Ring:       RingStatus{Version: fmt.Sprintf("%016x", r.Version()), Slots: ring.Slots},
+		Breakers:   make(map[string]string),
+		KV:         n.kvStatus(),
+		Possession: n.owner.possession(),
+		UptimeMS:   time.Since(n.started).Milliseconds(),
 	}
 	if err := n.Ready(); err != nil {
 		s.Reason = err.Error()

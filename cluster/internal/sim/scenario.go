@@ -18,6 +18,22 @@ var Scenarios = []Scenario{
 	{"join", true, true, func(w *World) { w.Join(); w.Run(2 * second) }},
 	{"three join at once", true, true, func(w *World) { w.Join(); w.Join(); w.Join(); w.Run(2500 * ms) }},
 	{"leave", true, true, func(w *World) { w.Leave(w.Pick()); w.Run(2 * second) }},
+	{"two leave at once", true, true, func(w *World) {
+		w.Join()
+		w.Join()
+		w.Run(2 * second)
+		w.Leave(w.Pick())
+		w.Leave(w.Pick())
+		w.Run(2500 * ms)
+	}},
+	{"surge: one joins as another leaves", true, true, func(w *World) {
+		for range 3 {
+			w.Join()
+			w.Run(w.between(0, 400*ms))
+			w.Leave(w.Pick())
+			w.Run(w.between(500*ms, 1500*ms))
+		}
+	}},
 	{"rolling restart", true, true, func(w *World) {
 		for range w.opt.Members {
 			w.Leave(w.Up()[0])
