@@ -70,7 +70,7 @@ func New(cfg Config) (*Authenticator, error) {
 	}
 	if a.peers == nil {
 		if a.peers = peers(&alone{}); cfg.Cluster != nil {
-			a.peers = newMembers(cfg.Cluster)
+			a.peers = newMembers(cfg.Cluster, cfg.Now)
 		}
 	}
 	if a.changelog == nil {
@@ -78,7 +78,7 @@ func New(cfg Config) (*Authenticator, error) {
 			return nil, err
 		}
 	}
-	a.confirmed.whole = a.peers.whole
+	a.confirmed.whole, a.confirmed.now = a.peers.whole, a.clock.read
 	a.usage = newUsage(cfg.Store, cfg.LastUsedEvery, a.log)
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.peers.handle(a.kind(), a.heard)
@@ -118,6 +118,7 @@ func (a *Authenticator) Close() error {
 	}
 	a.closed = true
 	a.closing.Unlock()
+	a.peers.handle(a.kind(), nil)
 	a.unwatch()
 	a.confirmed.close()
 	a.cancel()

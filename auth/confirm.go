@@ -22,6 +22,9 @@ const (
 	storeTimeout = 500 * time.Millisecond
 	// roundGap bounds how often a witness is asked because somebody waits for it.
 	roundGap = 20 * time.Millisecond
+	// healFor is how long after a split the sides may still have records of their own; the cluster promises to be
+	// one within 10 s.
+	healFor = 15 * time.Second
 	// idleAfter is how long after the last verification nothing is confirmed any more.
 	idleAfter = 2 * time.Second
 )
@@ -29,17 +32,22 @@ const (
 // confirmation says since when this member has certainly known of every change.
 //
 // Two witnesses confirm: the cluster's record and the store's. Both have to, but for one case: when the store does
-// not answer, nothing can be changed in it either, and the cluster's record is enough, unless members are missing.
-// They may be alive beyond a split, and reach a store that this member can't.
+// not answer, nothing can be changed in it either, and the cluster's record is enough, unless members are missing, or
+// have been a moment ago. They may be alive beyond a split, have a record of their own there, and reach a store that
+// this member can't.
 type confirmation struct {
 	// since is the older of the two confirmations; nil: not confirmed.
 	since atomic.Pointer[moment]
 
+	now   func() moment
+	whole func() bool
+
 	mu           sync.Mutex // guards all below
 	table, store *moment
 	storeFails   bool
-	whole        func() bool
 	closed       bool
+	missing      bool    // members are
+	healed       *moment // when that ended
 }
 
 // load returns the confirmation, nil where there is none.
@@ -102,12 +110,18 @@ func (c *confirmation) close() {
 }
 
 func (c *confirmation) updateLocked() {
+	if whole := c.whole(); whole && c.missing {
+		at := c.now()
+		c.missing, c.healed = false, &at
+	} else {
+		c.missing = !whole
+	}
 	since := c.table
 	switch {
 	case c.closed:
 		since = nil
 	case c.storeFails:
-		if !c.whole() {
+		if c.missing || c.healed != nil && since != nil && since.mono-c.healed.mono < int64(healFor) {
 			since = nil
 		}
 	case c.store == nil || since != nil && c.store.mono < since.mono:

@@ -107,20 +107,23 @@ func newNear(bytes int64) *near {
 func (n *near) shard(fingerprint uint64) *nearShard { return &n.shards[fingerprint>>58] }
 
 // get returns the entry of that digest, or nil.
-func (n *near) get(d *Digest) (*entry, *nearShard) {
+func (n *near) get(d *Digest) *entry {
 	f := d.fingerprint()
 	s := n.shard(f)
 	s.mu.RLock()
 	e := s.entries[f]
 	s.mu.RUnlock()
 	if e == nil || !e.digest.Equal(d) {
-		return nil, s
+		return nil
 	}
 	if !e.hit.Load() {
 		e.hit.Store(true)
 	}
-	return e, s
+	return e
 }
+
+// hit counts a hit.
+func (n *near) hit(d *Digest) { n.shard(d.fingerprint()).hits.Add(1) }
 
 // put adds an entry unless changed says that its key was changed since it was read.
 //

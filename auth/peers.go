@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,7 +20,7 @@ type Receipt struct {
 
 // peers are the other members, as far as this package needs them.
 type peers interface {
-	// handle sets what is done with a message; f runs on this member's own broadcasts too.
+	// handle sets what is done with a message, nil: nothing any more. f runs on this member's own broadcasts too.
 	handle(kind string, f func(payload []byte))
 	// broadcast returns when every member has acknowledged or ctx is done. Took is not set.
 	broadcast(ctx context.Context, kind string, payload []byte) Receipt
@@ -30,13 +31,15 @@ type peers interface {
 }
 
 // alone is a member without others.
-type alone struct{ f func([]byte) }
+type alone struct{ f atomic.Pointer[func([]byte)] }
 
-func (a *alone) handle(_ string, f func([]byte)) { a.f = f }
+func (a *alone) handle(_ string, f func([]byte)) { a.f.Store(&f) }
 func (a *alone) watch(func()) func()             { return func() {} }
 func (a *alone) whole() bool                     { return true }
 
 func (a *alone) broadcast(_ context.Context, _ string, payload []byte) Receipt {
-	a.f(payload)
+	if f := a.f.Load(); f != nil && *f != nil {
+		(*f)(payload)
+	}
 	return Receipt{Reached: 1, Members: 1}
 }

@@ -28,16 +28,22 @@ func (a *Authenticator) Verify(ctx context.Context, key string) (Result, error) 
 		return a.malformed(ctx), nil
 	}
 	d := DigestOf(key)
-	confirmed := a.confirmed.load() // first: see there
-	if e, shard := a.near.get(&d); e != nil {
-		now := a.clock.read()
-		if !e.disabled && now.wall < e.expires && now.mono < e.fresh && confirmed.fresh(now) {
-			a.used(e, now)
-			shard.hits.Add(1)
-			return e.valid, nil
-		}
+	e, now, confirmed := a.find(&d)
+	if e != nil && confirmed && !e.disabled && now.wall < e.expires && now.mono < e.fresh {
+		a.used(e, now)
+		a.near.hit(&d)
+		return e.valid, nil
 	}
 	return a.verifySlow(ctx, key, &d)
+}
+
+// find returns what is cached of a key, the time, and whether it is confirmed, all in the order that confirmation.load
+// asks for.
+func (a *Authenticator) find(d *Digest) (e *entry, now moment, confirmed bool) {
+	since := a.confirmed.load()
+	e = a.near.get(d)
+	now = a.clock.read()
+	return e, now, since.fresh(now)
 }
 
 // used notes a verification and, now and then, the key's use.
@@ -56,9 +62,7 @@ func (a *Authenticator) verifySlow(ctx context.Context, key string, d *Digest) (
 	arrived := a.flights.arrive()
 	asked, waited := false, false // whether the client may try; whether a confirmation was waited for
 	for range maxTries {
-		confirmed := a.confirmed.load()
-		e, _ := a.near.get(d)
-		now := a.clock.read()
+		e, now, confirmed := a.find(d)
 		a.active(now)
 		if e == nil && a.unknown.has(d, now) {
 			return a.refuse(ctx, NotFound, FromNear), nil
@@ -106,7 +110,7 @@ func (a *Authenticator) verifySlow(ctx context.Context, key string, d *Digest) (
 
 // cached judges by a cached entry. settled is false where the store has to be asked; then a Valid one only lacks its
 // confirmation.
-func (a *Authenticator) cached(e *entry, confirmed *moment, now moment) (r Result, settled bool) {
+func (a *Authenticator) cached(e *entry, confirmed bool, now moment) (r Result, settled bool) {
 	r = Result{Verdict: e.verdict(now), Source: FromNear, Cached: true}
 	switch {
 	case r.Verdict != Valid:
@@ -119,15 +123,13 @@ func (a *Authenticator) cached(e *entry, confirmed *moment, now moment) (r Resul
 	default:
 		return Result{}, false
 	}
-	return r, confirmed.fresh(now)
+	return r, confirmed
 }
 
 // fallback answers from the cache after the store failed.
 func (a *Authenticator) fallback(ctx context.Context, d *Digest) (Result, bool) {
-	confirmed := a.confirmed.load()
-	e, _ := a.near.get(d)
-	now := a.clock.read()
-	if e == nil || e.verdict(now) != Valid || now.mono >= e.stale || !confirmed.fresh(now) {
+	e, now, confirmed := a.find(d)
+	if e == nil || !confirmed || e.verdict(now) != Valid || now.mono >= e.stale {
 		return Result{}, false
 	}
 	return a.answer(ctx, e, a.stale(e, now), now), true

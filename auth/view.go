@@ -96,7 +96,12 @@ func (v *view) readTable(r changelogResult) (changed []uint64, all bool) {
 		all = true
 		v.dropLocked()
 		if r.incarnation != v.incarnation {
-			v.floor.position = 0 // positions of another incarnation mean nothing
+			// Positions of another incarnation mean nothing; who knows this one has read the store since.
+			v.floor.position = 0
+			for f, m := range v.marks {
+				m.position = 0
+				v.marks[f] = m
+			}
 		}
 		v.inTable, v.incarnation, v.floor.position = true, r.incarnation, max(v.floor.position, r.from)
 	}
@@ -132,7 +137,12 @@ func (v *view) readStore(c Changes) (changed []uint64, all bool) {
 		all = true
 		v.dropLocked()
 		if c.Latest < v.revision {
-			v.floor.revision = 0 // a store restored from a backup numbers anew
+			// A store that was restored from a backup numbers anew.
+			v.floor.revision = 0
+			for f, m := range v.marks {
+				m.revision = 0
+				v.marks[f] = m
+			}
 		}
 		v.inStore, v.floor.revision = true, max(v.floor.revision, c.Since)
 	}
@@ -174,13 +184,8 @@ func (v *view) markLocked(fingerprint uint64, m mark) {
 	}
 }
 
-// dropLocked makes everything unusable that was read before, and forgets the marks it is then not judged by.
+// dropLocked makes everything unusable that was read before.
 func (v *view) dropLocked() {
 	v.clock++
 	v.dropped = v.clock
-	for _, m := range v.marks {
-		v.floor.position, v.floor.revision = max(v.floor.position, m.position), max(v.floor.revision, m.revision)
-	}
-	clear(v.marks)
-	v.ring, v.next = v.ring[:0], 0
 }

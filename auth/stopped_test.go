@@ -1,0 +1,5 @@
+package auth
+
+const stoppedChildEnv = "PEERLIMIT_AUTH_TEST_CHILD"
+
+func stoppedChild() int { return 0 }
