@@ -34,11 +34,13 @@ func ExampleStart() {
 	for _, m := range second.Members() {
 		fmt.Println(m.Name, m.State)
 	}
-	fmt.Println("not ready because:", second.Ready())
+	// Start has waited for a while; a member that is refused, or that waits for
+	// another one which is slow to hand over, may take longer.
+	fmt.Println("ready:", second.AwaitReady(ctx) == nil)
 	// Output:
 	// api-1 alive
 	// api-2 alive
-	// not ready because: <nil>
+	// ready: true
 }
 
 func ExampleNode_Broadcast() {
