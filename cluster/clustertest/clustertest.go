@@ -6,6 +6,7 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -103,24 +104,26 @@ func (c *Cluster) start(i int) *cluster.Node {
 	return node
 }
 
+// live returns the members that run, as far as the test has not ended them, by
+// this package or by themselves.
 func (c *Cluster) live() []*cluster.Node {
 	var out []*cluster.Node
 	for _, node := range c.Nodes {
-		if !c.gone[node] {
+		if !c.gone[node] && !errors.Is(node.Ready(), cluster.ErrClosed) {
 			out = append(out, node)
 		}
 	}
 	return out
 }
 
-// AwaitAll waits until every member that was not killed or closed is ready and
-// sees exactly those.
+// AwaitAll waits until every member that was not killed or closed sees exactly
+// those, and is ready, or drains.
 func (c *Cluster) AwaitAll() {
 	c.t.Helper()
-	live := c.live()
 	deadline := time.Now().Add(patience)
 	for {
-		why := c.missing(live)
+		live := c.live()
+		why := missing(live)
 		if why == "" {
 			return
 		}
@@ -131,14 +134,18 @@ func (c *Cluster) AwaitAll() {
 	}
 }
 
-func (c *Cluster) missing(live []*cluster.Node) string {
+// missing tells what keeps the members from being one cluster.
+func missing(live []*cluster.Node) string {
+	if len(live) == 0 {
+		return ""
+	}
 	want := make(map[uint64]bool)
 	for _, node := range live {
 		want[node.Self().Boot] = true
 	}
 	version := live[0].Status().Ring.Version
 	for _, node := range live {
-		if err := node.Ready(); err != nil {
+		if err := node.Ready(); err != nil && !errors.Is(err, cluster.ErrDraining) {
 			return fmt.Sprintf("%s is not ready: %v", node.Self().Name, err)
 		}
 		members := node.Members()
@@ -175,9 +182,7 @@ func (c *Cluster) Close(node *cluster.Node) {
 	if err := node.Close(); err != nil {
 		c.t.Errorf("clustertest: close %s: %v", node.Self().Name, err)
 	}
-	if len(c.live()) > 0 {
-		c.AwaitAll()
-	}
+	c.AwaitAll()
 }
 
 // closeAll ends what still runs. Nobody is left to take anything over, so
