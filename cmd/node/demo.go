@@ -108,8 +108,8 @@ func (d *demo) steadyRound(ctx context.Context) error {
 	}
 	d.view.say("allowed %d of %d (limit %d)", result.Allowed, result.Sent, result.Limit)
 	switch {
-	case result.Errors > 0:
-		return fmt.Errorf("%d requests failed: %w", result.Errors, round.firstError())
+	case round.failure() != nil:
+		return round.failure()
 	case result.Allowed != result.Limit:
 		return fmt.Errorf("allowed %d, want exactly %d", result.Allowed, result.Limit)
 	}
@@ -145,11 +145,10 @@ func (d *demo) killRound(ctx context.Context) error {
 		dead.name, dead.pid(), why, inFlight, round.errorsOf(dead))
 	d.view.say("allowed %d of %d (limit %d)", result.Allowed, result.Sent, result.Limit)
 	switch {
+	case round.failure() != nil:
+		return round.failure()
 	case !dead.killed.Load():
 		return fmt.Errorf("only %d were allowed, so nobody was killed", result.Allowed)
-	case result.Errors != round.errorsOf(dead):
-		return fmt.Errorf("%d requests to members that live failed: %w",
-			result.Errors-round.errorsOf(dead), round.firstError())
 	case result.Allowed > result.Limit:
 		return fmt.Errorf("allowed %d, want at most %d", result.Allowed, result.Limit)
 	case result.Allowed < result.Limit-inFlight:

@@ -28,7 +28,7 @@ type demoLoad struct {
 	allowed atomic.Int64
 
 	failed sync.Once
-	reason error // of the first request that failed
+	reason error // why the first request failed that should not have
 }
 
 type demoCounts struct{ sent, answered, allowed, denied, errors atomic.Int64 }
@@ -68,8 +68,9 @@ func (l *demoLoad) errorsOf(m *demoMember) int {
 	return 0
 }
 
-// firstError is why the first failed request failed, once run has returned.
-func (l *demoLoad) firstError() error { return l.reason }
+// failure is nil when every request to a member that lives was decided by who
+// may decide it. It is known once run has returned.
+func (l *demoLoad) failure() error { return l.reason }
 
 func (l *demoLoad) totals() demoRound {
 	round := demoRound{Name: l.name, Limit: l.limit}
@@ -170,12 +171,14 @@ func (l *demoLoad) ask(ctx context.Context, i int, body []byte) int64 {
 		err = json.Unmarshal(answer, &d)
 	}
 	if err == nil && d.Degraded {
-		err = fmt.Errorf("%s decided by itself: %s", l.members[i].name, d.Reason)
+		l.fail(fmt.Errorf("%s decided by itself: %s", l.members[i].name, d.Reason))
 	}
 	switch {
 	case err != nil:
 		counts.errors.Add(1)
-		l.fail(err)
+		if !l.members[i].killed.Load() { // of that one, errors are expected
+			l.fail(fmt.Errorf("%s: %w", l.members[i].name, err))
+		}
 	case d.Allowed:
 		counts.allowed.Add(1)
 		return l.allowed.Add(1)
