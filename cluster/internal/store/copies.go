@@ -38,6 +38,7 @@ type outbox struct {
 	changes uint64 // counts the slot's changes
 	lists   [2]list
 	waiters []waiter
+	ended   bool // how those were answered who waited for the last backup
 }
 
 // list is one audience: the entries it does not have yet.
@@ -150,11 +151,13 @@ func (st *Store[S, O, R, M]) Follow(slot uint16, l List, has bool) {
 	if x.out == nil {
 		x.out = new(outbox)
 	}
-	sh.forget(x.out, l)
+	old := sh.forget(x.out, l)
 	x.out.lists[l].active = true
 	if has {
+		sh.release(l, old, func(*record) bool { return true })
 		return
 	}
+	// What was spent stays outstanding until this audience has it.
 	sh.eachIn(slot, func(i uint32, _ *entry[S]) {
 		sh.record(i).queued[l] = true
 		x.out.lists[l].queue = append(x.out.lists[l].queue, i)
@@ -164,8 +167,9 @@ func (st *Store[S, O, R, M]) Follow(slot uint16, l List, has bool) {
 	}
 }
 
-// forget empties a list; what was acknowledged stays acknowledged.
-func (sh *shard[S]) forget(out *outbox, l List) {
+// forget empties a list and returns the entries that were in it, some twice.
+// What was acknowledged stays acknowledged.
+func (sh *shard[S]) forget(out *outbox, l List) []uint32 {
 	li := &out.lists[l]
 	for _, i := range li.queue {
 		sh.records[sh.at(i).record].queued[l] = false
@@ -177,20 +181,24 @@ func (sh *shard[S]) forget(out *outbox, l List) {
 			rec.inflight = 0
 		}
 	}
-	both := append(li.queue, li.inflight...)
+	entries := append(li.queue, li.inflight...)
 	*li = list{acked: li.acked}
-	if l == Backup && !out.lists[Follower].active {
-		// Nobody is left who would acknowledge what was spent.
-		for _, i := range both {
-			if r := sh.at(i).record; r != 0 {
-				sh.records[r].unacked = 0
-			}
+	return entries
+}
+
+// release gives up the records of entries that were in list l, where nothing
+// else is outstanding. Of those that known accepts nobody is left, or needed,
+// who would acknowledge what was spent.
+func (sh *shard[S]) release(l List, entries []uint32, known func(*record) bool) {
+	for _, i := range entries {
+		r := sh.at(i).record
+		if r == 0 {
+			continue // it was in the list twice
 		}
-	}
-	for _, i := range both {
-		if sh.at(i).record != 0 {
-			sh.settle(i)
+		if rec := &sh.records[r]; l == Backup && known(rec) {
+			rec.unacked = 0
 		}
+		sh.settle(i)
 	}
 }
 
@@ -295,13 +303,15 @@ func (st *Store[S, O, R, M]) Promote(slot uint16) {
 	if out == nil {
 		return
 	}
-	sh.forget(out, Backup)
+	old := sh.forget(out, Backup)
 	next := out.lists[Follower]
 	for _, i := range next.queue {
 		rec := sh.record(i)
 		rec.queued[Follower], rec.queued[Backup] = false, true
 	}
+	next.acked = max(next.acked, out.lists[Backup].acked)
 	out.lists[Backup], out.lists[Follower] = next, list{}
+	sh.release(Backup, old, func(rec *record) bool { return !rec.queued[Backup] })
 	if st.marks != nil {
 		st.marks.set(slot)
 	}
@@ -317,10 +327,11 @@ func (st *Store[S, O, R, M]) Unfollow(slot uint16, l List, acknowledged bool) {
 		sh.mu.Unlock()
 		return
 	}
-	sh.forget(out, l)
+	sh.release(l, sh.forget(out, l), func(*record) bool { return true })
 	var waiters []waiter
 	if l == Backup {
 		waiters, out.waiters = out.waiters, nil
+		out.ended = acknowledged
 	}
 	if !out.lists[Backup].active && !out.lists[Follower].active {
 		sh.index(slot).out = nil
@@ -360,6 +371,10 @@ func (st *Store[S, O, R, M]) Await(slot uint16, t Ticket, done func(acknowledged
 	case out.lists[Backup].acked >= t.change:
 		sh.mu.Unlock()
 		done(true)
+	case !out.lists[Backup].active: // as those who waited when it ended
+		ended := out.ended
+		sh.mu.Unlock()
+		done(ended)
 	default:
 		out.waiters = append(out.waiters, waiter{t.change, done})
 		sh.mu.Unlock()

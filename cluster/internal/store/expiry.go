@@ -70,11 +70,16 @@ func (sh *shard[S]) reclaim(now int64, limit int) {
 	}
 }
 
+// evictLook is how many entries are looked at when the next to expire is owed
+// to a copy.
+const evictLook = 64
+
 // evict removes the entry that is soonest to expire, to the tick, and reports
-// whether it was still live. Entries that a copy has still to be told of are
-// passed over.
-func (sh *shard[S]) evict(now int64) (live bool) {
-	for range len(sh.expiry) {
+// whether one went and was still live. Entries that a copy has still to be told
+// of are passed over: then it is the soonest of some near the top of the heap,
+// and where all of those are owed, none.
+func (sh *shard[S]) evict(now int64) (gone, live bool) {
+	for len(sh.expiry) > 0 {
 		top := sh.expiry[0]
 		e := sh.at(top.entry)
 		if t := tickOf(e.expires); t > top.tick {
@@ -82,14 +87,23 @@ func (sh *shard[S]) evict(now int64) (live bool) {
 			continue
 		}
 		if e.record != 0 {
-			sh.postpone(top.tick + 1)
-			continue
+			break
 		}
 		live = e.expires > now
 		sh.remove(top.entry)
-		return live
+		return true, live
 	}
-	return false
+	best, soonest := uint32(0), int64(0)
+	for _, d := range sh.expiry[:min(evictLook, len(sh.expiry))] {
+		if e := sh.at(d.entry); e.record == 0 && (best == 0 || e.expires < soonest) {
+			best, soonest = d.entry, e.expires
+		}
+	}
+	if best == 0 {
+		return false, false
+	}
+	sh.remove(best)
+	return true, soonest > now
 }
 
 func (sh *shard[S]) postpone(tick uint32) {

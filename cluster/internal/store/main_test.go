@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -25,6 +28,7 @@ type change struct {
 	Life         int64 // how long the entry lives from now on; 0: it is deleted
 	Until        int64 // the same as an instant, where not 0
 	Look         bool
+	Version      int64 // of the state then; 0: one more
 	Wait         bool
 	Spent, Bound int64
 }
@@ -37,6 +41,9 @@ func (nums) Apply(c Call, s num, op change) (num, num, Effect) {
 	}
 	e := Effect{Changed: true, Wait: op.Wait, Spent: op.Spent, Bound: op.Bound}
 	s.Version++
+	if op.Version != 0 {
+		s.Version = op.Version
+	}
 	if op.Life == 0 && op.Until == 0 {
 		s.Sum = 0
 		return s, s, e
@@ -91,16 +98,26 @@ func newNums(maxEntries int, marks *Marks) *numStore {
 	return New[num, change, num](nums{}, maxEntries, marks)
 }
 
-// keysOf returns n keys of a slot.
-func keysOf(slot uint16, n int) []string {
-	var keys []string
-	for i := 0; len(keys) < n; i++ {
-		key := fmt.Sprintf("k%d", i)
-		if uint16(xxhash.Sum64String(key)%Slots) == slot {
-			keys = append(keys, key)
-		}
+// keyTable are keys by slot, some 25 each.
+var keyTable = sync.OnceValue(func() [][]string {
+	table := make([][]string, Slots)
+	for i := range 25 * Slots {
+		key := "k" + strconv.Itoa(i)
+		table[slotOf(key)] = append(table[slotOf(key)], key)
 	}
-	return keys
+	return table
+})
+
+// keysOf returns n keys of a slot, a few at most.
+func keysOf(slot uint16, n int) []string { return slices.Clone(keyTable()[slot][:n]) }
+
+// shardKeys returns n keys of a shard, a thousand at most.
+func shardKeys(shard uint16, n int) []string {
+	var keys []string
+	for slot := shard; slot < Slots; slot += shardCount {
+		keys = append(keys, keyTable()[slot]...)
+	}
+	return keys[:n]
 }
 
 func slotOf(key string) uint16 { return uint16(xxhash.Sum64String(key) % Slots) }

@@ -23,7 +23,7 @@ const (
 	shardCount = 256 // a slot belongs to shard slot % shardCount
 	shardSlots = Slots / shardCount
 	chunkLen   = 64 // entries allocated at a time
-	reclaimMax = 2  // expired entries reclaimed for each one inserted
+	reclaimMax = 2  // entries reclaimed, and evicted, at most for each one inserted
 )
 
 // Machine is a table's state machine: pure functions on values. The zero value
@@ -150,9 +150,15 @@ func (st *Store[S, O, R, M]) apply(sh *shard[S], slot uint16, hash uint32, key [
 // insert makes room where the shard is full, and adds an empty entry.
 func (st *Store[S, O, R, M]) insert(sh *shard[S], slot uint16, hash uint32, key string, expires, now int64) uint32 {
 	sh.reclaim(now, reclaimMax)
-	if sh.n >= st.maxShard {
-		if sh.evict(now) {
+	// Where nothing could go for a while the shard has outgrown its cap; two
+	// for one bring it back.
+	for i := 0; i < reclaimMax && sh.n >= st.maxShard; i++ {
+		gone, live := sh.evict(now)
+		if live {
 			st.evictedLive.Add(1)
+		}
+		if !gone {
+			break
 		}
 	}
 	return sh.insert(slot, hash, key, expires)
