@@ -17,8 +17,8 @@ const (
 
 var errShort = errors.New("store: entry is cut short")
 
-// appendEntry appends one entry: key, age (ns since its durations were
-// measured), remaining life (ns, signed), state.
+// appendEntry appends one entry: key, age (ns since the durations in the state
+// were measured), remaining life (ns from now, signed), state.
 func appendEntry(b []byte, key string, age, remaining int64, state func([]byte) []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(key)))
 	b = append(b, key...)
@@ -98,7 +98,7 @@ func (st *Store[S, O, R, M]) Import(slot uint16, b []byte, now int64, merge bool
 		if err != nil {
 			return fmt.Errorf("store: state: %w", err)
 		}
-		expires := later(now-raw.age, raw.remaining)
+		expires := later(now, raw.remaining)
 		i := sh.find(slot, uint32(hash), raw.key)
 		switch {
 		case i == 0 && expires <= now:
