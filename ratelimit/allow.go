@@ -2,8 +2,9 @@ package ratelimit
 
 import (
 	"context"
-	"errors"
-	"strings"
+	"fmt"
+	"sync"
+	"sync/atomic"
 )
 
 // Allow spends one permit of policy for key, if there is one. The error is a
@@ -71,8 +72,10 @@ func (l *Limiter) Reset(ctx context.Context, policy Policy, key string) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	_, err := l.reset(ctx, tableKey(nil, policy.Name, key))
-	return err
+	if _, err := l.reset(ctx, tableKey(nil, policy.Name, key)); err != nil {
+		return fmt.Errorf("ratelimit: reset of policy %s: %w", policy.Name, err)
+	}
+	return nil
 }
 
 func (l *Limiter) reset(ctx context.Context, key []byte) (bool, error) {
@@ -86,8 +89,10 @@ func (l *Limiter) reset(ctx context.Context, key []byte) (bool, error) {
 	return res.allowed(), err
 }
 
-// resetBatch is how many keys ResetAll asks for at a time.
-const resetBatch = 10_000
+const (
+	resetBatch  = 10_000 // keys that ResetAll asks for at a time
+	resetAtOnce = 64     // keys that it resets at a time
+)
 
 // ResetAll resets every key of policy that begins with prefix, all of them
 // where it is empty, and returns how many there were. Keys that come into being
@@ -107,28 +112,60 @@ func (l *Limiter) ResetAll(ctx context.Context, policy Policy, prefix string) (i
 	for {
 		keys, err := l.table.Keys(ctx, from, resetBatch)
 		if err != nil {
+			return removed, fmt.Errorf("ratelimit: keys of policy %s: %w", policy.Name, err)
+		}
+		n, err := l.resetEach(ctx, keys)
+		removed += n
+		// A member may have left keys out to keep its answer short; so ask until
+		// there is nothing left.
+		if err != nil || n == 0 {
 			return removed, err
 		}
-		before := removed
-		var failed []error
-		for _, key := range keys {
-			if !strings.HasPrefix(key, from) {
-				continue
+	}
+}
+
+// resetEach resets these keys, some at a time, for each may have to travel. It
+// goes on after a failure, and returns the first.
+func (l *Limiter) resetEach(ctx context.Context, keys []string) (int, error) {
+	var next, removed atomic.Int64
+	var failure onceError
+	work := func() {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(keys) || ctx.Err() != nil {
+				return
 			}
-			done, err := l.reset(ctx, []byte(key))
+			done, err := l.reset(ctx, []byte(keys[i]))
 			if err != nil {
-				failed = append(failed, err)
+				failure.set(err)
 			}
 			if done {
-				removed++
+				removed.Add(1)
 			}
 		}
-		if len(failed) > 0 {
-			return removed, errors.Join(failed[0])
+	}
+	if l.local == nil {
+		work()
+	} else {
+		var wg sync.WaitGroup
+		for range min(len(keys), resetAtOnce) {
+			wg.Go(work)
 		}
-		if len(keys) < resetBatch || removed == before {
-			return removed, nil
-		}
+		wg.Wait()
+	}
+	failure.set(ctx.Err())
+	return int(removed.Load()), failure.err
+}
+
+// onceError keeps the first error.
+type onceError struct {
+	once sync.Once
+	err  error
+}
+
+func (e *onceError) set(err error) {
+	if err != nil {
+		e.once.Do(func() { e.err = fmt.Errorf("ratelimit: reset: %w", err) })
 	}
 }
 

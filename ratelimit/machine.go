@@ -12,6 +12,10 @@ type machine struct {
 	clustered bool
 }
 
+// Gone tells the table which entries only remember that there is nothing: they
+// are not counted or listed.
+func (machine) Gone(s state) bool { return s.kind == kindGone }
+
 // goneFor bounds how long a reset is remembered, so that the older state of a
 // member that was cut off can't come back.
 const goneFor = 10 * time.Minute
