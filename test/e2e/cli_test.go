@@ -87,6 +87,7 @@ func TestDemo(t *testing.T) {
 	assert.Contains(t, stdout, "killed")
 	assert.Less(t, time.Since(start), 30*time.Second)
 	assert.NotContains(t, stdout, "\x1b", "this is no terminal")
+	requireAsInREADME(t, stdout)
 }
 
 func TestDemoAsJSON(t *testing.T) {
