@@ -13,10 +13,7 @@ import (
 	"github.com/peerlimit/peerlimit/auth"
 	"github.com/peerlimit/peerlimit/auth/sqlite"
 	"github.com/peerlimit/peerlimit/auth/storetest"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t testing.TB, path string) *sqlite.Store {
 	t.Helper()
