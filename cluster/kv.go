@@ -59,6 +59,8 @@ type KVStore interface {
 	Fill(ctx context.Context, key string, value []byte, ttl time.Duration, since int64) error
 	SetIfAbsent(ctx context.Context, key string, value []byte, ttl time.Duration) (bool, error)
 	Delete(ctx context.Context, key string) error
+	// DeleteAt removes what was written before an instant, and nothing newer.
+	DeleteAt(ctx context.Context, key string, at int64) error
 	// Mark makes key a counter's; Unmark undoes it.
 	Mark(ctx context.Context, key string, ttl time.Duration) error
 	Unmark(ctx context.Context, key string) error
@@ -143,6 +145,12 @@ func (k *KV) SetIfAbsent(ctx context.Context, key string, value []byte, ttl time
 // back.
 func (k *KV) Delete(ctx context.Context, key string) error {
 	return k.breaker.guard(func() error { return k.store.Delete(ctx, key) })
+}
+
+// DeleteAt removes what was written before an instant, see Now, and nothing
+// newer: a delete that could not be made then.
+func (k *KV) DeleteAt(ctx context.Context, key string, at int64) error {
+	return k.breaker.guard(func() error { return k.store.DeleteAt(ctx, key, at) })
 }
 
 // Mark makes key a counter's for ttl. It says [ErrWrongKind] where the key holds

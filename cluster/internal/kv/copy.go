@@ -24,20 +24,25 @@ const (
 // is in it must have been offered before the tombstones of such deletes expire,
 // so ctx must end within keepFor.
 func (s *Store) copyAll(ctx context.Context, dm olric.DMap, g *engine, workers int) int {
-	var keys []string
-	g.each(func(_ uint64, e envelope) { keys = append(keys, string(e.key())) })
+	var all []envelope
+	g.each(func(_ uint64, e envelope) { all = append(all, e) })
+	began := time.Now()
 	var next, copied, failed atomic.Int64
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
-				if i >= len(keys) {
+				if i >= len(all) {
 					return
 				}
 				// As it is now: since the list was made it may have been
-				// deleted, or have gone to another member.
-				e := g.find(keys[i])
+				// deleted. Or it has gone to another member, whose own list
+				// may have been made before it came.
+				e := g.find(string(all[i].key()))
+				if e == nil && time.Since(began) < keepFor {
+					e = all[i]
+				}
 				if e == nil {
 					continue
 				}

@@ -125,6 +125,16 @@ func (m Map) Delete(ctx context.Context, key string) error {
 	return m.bury(ctx, key, true)
 }
 
+// DeleteAt removes what was written before an instant, and nothing newer: a
+// delete that could not be made then.
+func (m Map) DeleteAt(ctx context.Context, key string, at int64) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	expires := m.time() + int64(TombstoneTTL)
+	return m.store(ctx, key, newEnvelope(modeStored, KindTombstone, max(at, 0), expires, key, nil), true)
+}
+
 func (m Map) bury(ctx context.Context, key string, sameKind bool) error {
 	if err := checkKey(key); err != nil {
 		return err

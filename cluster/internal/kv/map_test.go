@@ -142,6 +142,22 @@ func TestMap(t *testing.T) {
 			}
 			mustMiss(t, b, "slow")
 		})
+		t.Run("delete at", func(t *testing.T) {
+			at := a.Now()
+			time.Sleep(10 * time.Millisecond)
+			if err := a.Set(ctx, "at", []byte("new"), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.DeleteAt(ctx, "at", at); err != nil {
+				t.Fatal(err)
+			}
+			mustGet(t, b, "at")
+			time.Sleep(10 * time.Millisecond)
+			if err := b.DeleteAt(ctx, "at", b.Now()); err != nil {
+				t.Fatal(err)
+			}
+			mustMiss(t, a, "at")
+		})
 		t.Run("set if absent", func(t *testing.T) {
 			for i, want := range []bool{true, false, false} {
 				got, err := []Map{a, b}[i%2].SetIfAbsent(ctx, "absent", []byte{byte(i)}, time.Minute)
