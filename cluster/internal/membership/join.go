@@ -50,6 +50,7 @@ const (
 	triesAtOnce   = 6                      // addresses tried in one round
 	retryLostFor  = rememberFor            // how long the address of a lost member is tried
 	strangerFor   = 10 * time.Second       // how long the address of a stranger is tried
+	refusedFor    = 15 * time.Second       // how long a refusal counts if it is not repeated
 	warnEvery     = time.Minute            // of the same failure at the same address
 	maxWarned     = 256
 )
@@ -73,7 +74,8 @@ type joiner struct {
 	mu        sync.Mutex // guards what follows
 	state     JoinState
 	reason    string
-	answered  time.Time // when a seed turned us away last; the start before that
+	answered  time.Time               // when a seed turned us away last; the start before that
+	refusing  map[netip.AddrPort]bool // turned us away when they were tried last
 	strangers map[netip.AddrPort]time.Time
 	busy      map[netip.AddrPort]bool
 	warned    map[string]time.Time
@@ -88,6 +90,7 @@ func newJoiner(timeout time.Duration, now func() time.Time) *joiner {
 		answered:  now(),
 		strangers: make(map[netip.AddrPort]time.Time),
 		busy:      make(map[netip.AddrPort]bool),
+		refusing:  make(map[netip.AddrPort]bool),
 		warned:    make(map[string]time.Time),
 	}
 }
@@ -240,6 +243,9 @@ func (j *joiner) try(a netip.AddrPort) {
 		if err == nil {
 			delete(j.strangers, a)
 		}
+		if err == nil || refusal(err.Error()) == "" {
+			j.relentLocked(a)
+		}
 		j.mu.Unlock()
 		if err != nil {
 			j.failed(a, err)
@@ -264,6 +270,7 @@ func (j *joiner) failed(a netip.AddrPort, err error) {
 		j.mu.Lock()
 		if !j.servesLocked() {
 			j.state, j.reason, j.answered = Refused, reason, j.now()
+			j.refusing[a] = true
 		}
 		j.mu.Unlock()
 		j.warn("secret "+a.String(), "join refused", "addr", a.String(), "reason", "that member has another secret")
@@ -272,6 +279,14 @@ func (j *joiner) failed(a netip.AddrPort, err error) {
 			"reason", "it closed the connection: it may be of another cluster, or no member at all")
 	default:
 		j.log.Debug("join failed", "addr", a.String(), "error", err)
+	}
+}
+
+// relentLocked notes that an address does not turn this member away any more.
+func (j *joiner) relentLocked(a netip.AddrPort) {
+	delete(j.refusing, a)
+	if j.state == Refused && len(j.refusing) == 0 {
+		j.state, j.reason = Joining, ""
 	}
 }
 
@@ -301,7 +316,9 @@ func (j *joiner) check() {
 		return
 	}
 	j.mu.Lock()
-	late := !j.servesLocked() && j.now().Sub(j.answered) >= j.timeout
+	silent := j.now().Sub(j.answered)
+	late := j.state == Joining && silent >= j.timeout ||
+		j.state == Refused && silent >= max(j.timeout, refusedFor)
 	j.mu.Unlock()
 	if late {
 		j.settle(Unanswered, "")

@@ -170,6 +170,30 @@ func TestARefusalKeepsItFromServing(t *testing.T) {
 	})
 }
 
+func TestARefusalThatIsNotRepeatedRunsOut(t *testing.T) {
+	tries := 0
+	runJoiner(t, []string{"10.0.0.2:7"}, nil, func(j *joiner, a *attempts) {
+		a.mu.Lock()
+		a.join = func(string) error {
+			a.mu.Lock()
+			tries++
+			first := tries == 1
+			a.mu.Unlock()
+			if first {
+				return errors.New("no installed keys could decrypt the message")
+			}
+			time.Sleep(time.Minute) // as under a load that lets nothing through
+			return errRefusedConn
+		}
+		a.mu.Unlock()
+		time.Sleep(refusedFor - 100*time.Millisecond)
+		assert.False(t, isSettled(j), "it was refused, and nothing has been heard to the contrary")
+		time.Sleep(10 * time.Second)
+		assert.True(t, isSettled(j))
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestLostMembersAreTriedForADay(t *testing.T) {
 	runJoiner(t, nil, func(string) error { return errRefusedConn }, func(j *joiner, a *attempts) {
 		lost, left := testMember(2), testMember(3)
