@@ -131,3 +131,7 @@ func TestOpen(t *testing.T) {
 		t.Errorf("error %v, want one without the password", err)
 	}
 }
+
+func TestSoak(t *testing.T) {
+	storetest.Soak(t, func(t *testing.T) auth.Store { return open(t, schema(t)) })
+}

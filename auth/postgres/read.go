@@ -87,7 +87,7 @@ func (s *Store) List(ctx context.Context, q auth.Query) (keys []auth.Key, err er
 func (s *Store) Changes(ctx context.Context, after uint64, limit int) (auth.Changes, error) {
 	const query = `SELECT r.revision, c.revision, c.digest FROM peerlimit_auth_revision r LEFT JOIN (
 		SELECT revision, digest FROM peerlimit_auth_records WHERE revision > $1 ORDER BY revision DESC LIMIT $2) c ON true
-		ORDER BY c.revision DESC`
+		WHERE r.one = 1 ORDER BY c.revision DESC` // one = 1: or the planner expects thousands, and compiles the query each time
 	var latest uint64
 	var found []auth.ChangedKey
 	err := s.each(ctx, query, []any{after, limit}, func(r pgx.Row) error {

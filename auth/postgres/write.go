@@ -73,7 +73,7 @@ func add(ctx context.Context, tx pgx.Tx, keys []auth.Key, r auth.Record) error {
 // next raises the store's revision and records the change. From here to the commit other changes wait: it is the
 // last thing a transaction does but for writing the key.
 func next(ctx context.Context, tx pgx.Tx, k *auth.Key, r auth.Record) (revision uint64, err error) {
-	const raise = "UPDATE peerlimit_auth_revision SET revision = revision + 1 RETURNING revision"
+	const raise = "UPDATE peerlimit_auth_revision SET revision = revision + 1 WHERE one = 1 RETURNING revision"
 	if err := tx.QueryRow(ctx, raise).Scan(&revision); err != nil {
 		return 0, err
 	}

@@ -73,15 +73,16 @@ func (s *Store) List(ctx context.Context, q auth.Query) (keys []auth.Key, err er
 	return keys, wrap("list keys", err)
 }
 
+const selectChanges = `SELECT r.revision, c.revision, c.digest FROM auth_revision r LEFT JOIN (
+	SELECT revision, digest FROM auth_records WHERE revision > ? ORDER BY revision DESC LIMIT ?) c
+	ORDER BY c.revision DESC`
+
 // Changes implements auth.Store. One statement reads one state of the file: the latest revision and the changes up
 // to it belong together.
 func (s *Store) Changes(ctx context.Context, after uint64, limit int) (auth.Changes, error) {
-	const query = `SELECT r.revision, c.revision, c.digest FROM auth_revision r LEFT JOIN (
-		SELECT revision, digest FROM auth_records WHERE revision > ? ORDER BY revision DESC LIMIT ?) c
-		ORDER BY c.revision DESC`
 	var latest uint64
 	var found []auth.ChangedKey
-	err := s.each(ctx, query, []any{after, limit}, func(r row) error {
+	err := s.each(ctx, selectChanges, []any{after, limit}, func(r row) error {
 		var revision *uint64
 		var digest []byte
 		if err := r.Scan(&latest, &revision, &digest); err != nil || revision == nil {

@@ -125,3 +125,7 @@ func TestRefused(t *testing.T) {
 		t.Errorf("a missing directory: error %v, want %v", err, os.ErrNotExist)
 	}
 }
+
+func TestSoak(t *testing.T) {
+	storetest.Soak(t, func(t *testing.T) auth.Store { return open(t, filepath.Join(t.TempDir(), "keys.db")) })
+}
