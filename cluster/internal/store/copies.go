@@ -124,6 +124,7 @@ func (sh *shard[S]) record(i uint32) *record {
 			sh.records = append(sh.records, record{})
 			e.record = uint32(len(sh.records) - 1)
 		}
+		sh.recorded++
 		sh.records[e.record] = record{entry: i}
 	}
 	return &sh.records[e.record]
@@ -136,10 +137,25 @@ func (sh *shard[S]) settle(i uint32) {
 	if rec.queued[0] || rec.queued[1] || rec.flying[0] || rec.flying[1] || rec.unacked != 0 {
 		return
 	}
-	*rec = record{entry: sh.freeRec}
-	sh.freeRec = e.record
-	e.record = 0
+	sh.freeRecord(e)
 }
+
+// freeRecord takes e's record away. With the last one all their memory goes: a
+// new backup makes one for every entry, and then there are few for a long time.
+func (sh *shard[S]) freeRecord(e *entry[S]) {
+	sh.records[e.record] = record{entry: sh.freeRec}
+	sh.freeRec, e.record = e.record, 0
+	sh.recorded--
+	if sh.recorded == 0 && len(sh.records) > recordsKept {
+		sh.records, sh.freeRec = nil, 0
+	}
+}
+
+// What is kept for the next ones: records a shard, places a list.
+const (
+	recordsKept = 128
+	listKept    = 16
+)
 
 // Follow makes l an audience of slot: every entry is queued for it, unless it
 // has them already. What was under way to l before counts as lost.
@@ -273,7 +289,9 @@ func (st *Store[S, O, R, M]) Acked(slot uint16, l List) {
 		}
 		sh.settle(i)
 	}
-	li.inflight = li.inflight[:0]
+	if li.inflight = li.inflight[:0]; cap(li.inflight) > listKept {
+		li.inflight = nil
+	}
 	li.acked = max(li.acked, li.inflightTo)
 	var ready []waiter
 	if l == Backup && len(out.waiters) > 0 {
@@ -349,9 +367,7 @@ func (st *Store[S, O, R, M]) Drop(slot uint16) {
 	defer sh.mu.Unlock()
 	sh.eachIn(slot, func(i uint32, e *entry[S]) {
 		if e.record != 0 { // spent without anybody to tell
-			sh.records[e.record] = record{entry: sh.freeRec}
-			sh.freeRec = e.record
-			e.record = 0
+			sh.freeRecord(e)
 		}
 		sh.remove(i)
 	})

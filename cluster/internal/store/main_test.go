@@ -213,6 +213,9 @@ func (sh *shard[S]) broken(slotNumber func(i int) uint16) string {
 	for r := sh.freeRec; r != 0; r = sh.records[r].entry {
 		freeRecords++
 	}
+	if withRecord != int(sh.recorded) {
+		return fmt.Sprintf("%d records in use, %d counted", withRecord, sh.recorded)
+	}
 	if want := max(len(sh.records)-1, 0); withRecord+freeRecords != want {
 		return fmt.Sprintf("%d records, %d in use, %d free", want, withRecord, freeRecords)
 	}

@@ -262,7 +262,9 @@ type shard[S any] struct {
 	expiry  []deadline
 	records []record // of entries that a copy has to be told of
 	freeRec uint32
-	_       [64]byte // the next shard's lock on a cache line of its own
+	// recorded is how many entries have one.
+	recorded uint32
+	_        [64]byte // the next shard's lock on a cache line of its own
 }
 
 // slotIndex finds a slot's entries: chained hashing over the shard's entries.
