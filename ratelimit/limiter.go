@@ -90,7 +90,6 @@ func New(cfg Config) (*Limiter, error) {
 	if l.onUnavailable == 0 {
 		l.onUnavailable = FailOpen
 	}
-	l.newKeys.init(cfg.NewKeysPerMinute, l.now)
 	l.degraded.logger = cfg.Logger
 	if cfg.Logger == nil {
 		l.degraded.logger = slog.New(slog.DiscardHandler)
@@ -103,6 +102,7 @@ func New(cfg Config) (*Limiter, error) {
 		l.now = cfg.Now
 		tc.Now = func() int64 { return cfg.Now().UnixNano() }
 	}
+	l.newKeys.init(cfg.NewKeysPerMinute, l.now)
 	var err error
 	if l.table, err = newTable(cfg.Cluster, tc); err != nil {
 		return nil, err
