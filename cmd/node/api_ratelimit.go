@@ -164,16 +164,21 @@ func (a *ratelimitAPI) nobodyDecided(d *ratelimit.Decision) bool {
 	return d.Degraded && !d.Allowed && a.mode != ratelimit.FailLocal
 }
 
-// size answers how many keys have something used, over the cluster.
+// size answers how many keys have something used, over the cluster and of these
+// how many this member holds.
 func (a *ratelimitAPI) size(w http.ResponseWriter, r *http.Request) {
 	n, err := a.limits.Size(r.Context())
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
-	writeJSONValue(w, http.StatusOK, struct {
-		Keys int `json:"keys"`
-	}{n})
+	writeJSONValue(w, http.StatusOK, keysView{Keys: n, Here: a.limits.Stats().Keys})
+}
+
+// keysView is the answer of GET /v1/ratelimit.
+type keysView struct {
+	Keys int `json:"keys"` // over the cluster
+	Here int `json:"here"` // held by the member that answers
 }
 
 // reset forgets what was used of one policy for one key.

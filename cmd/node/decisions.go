@@ -77,6 +77,10 @@ type quotaHeaders struct {
 	retry           int64
 }
 
+// maxInteger is the largest integer of a structured field (RFC 9651, section
+// 3.3.1); limits go beyond it.
+const maxInteger = 999_999_999_999_999
+
 func (q *quotaHeaders) add(p *ratelimit.Policy, d *ratelimit.Decision) {
 	if len(q.policies) > 0 {
 		q.policies = append(q.policies, ", "...)
@@ -84,13 +88,13 @@ func (q *quotaHeaders) add(p *ratelimit.Policy, d *ratelimit.Decision) {
 	}
 	q.policies = appendString(q.policies, d.Policy)
 	q.policies = append(q.policies, ";q="...)
-	q.policies = strconv.AppendInt(q.policies, p.Limit, 10)
+	q.policies = strconv.AppendInt(q.policies, min(p.Limit, maxInteger), 10)
 	q.policies = append(q.policies, ";w="...)
 	q.policies = strconv.AppendInt(q.policies, roundUp(p.Period, time.Second), 10)
 	more := roundUp(d.NextAfter, time.Second)
 	q.state = appendString(q.state, d.Policy)
 	q.state = append(q.state, ";r="...)
-	q.state = strconv.AppendInt(q.state, d.Remaining, 10)
+	q.state = strconv.AppendInt(q.state, min(d.Remaining, maxInteger), 10)
 	q.state = append(q.state, ";t="...)
 	q.state = strconv.AppendInt(q.state, more, 10)
 	q.retry = max(q.retry, roundUp(d.RetryAfter, time.Second), more)

@@ -71,8 +71,12 @@ func (c *demoCommand) Run(ctx context.Context, env *environment) (err error) {
 			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 				err = fmt.Errorf("not done within %s: %w", demoDeadline, err)
 			}
-			// What the members said is kept for whoever has to find out why.
-			err = fmt.Errorf("demo: %w (logs in %s)", err, logs)
+			if errors.Is(ctx.Err(), context.Canceled) {
+				err = errors.Join(errors.New("demo: interrupted"), os.RemoveAll(logs))
+			} else {
+				// What the members said is kept for whoever has to find out why.
+				err = fmt.Errorf("demo: %w (logs in %s)", err, logs)
+			}
 		} else if err = os.RemoveAll(logs); err == nil {
 			d.view.say("\nall members stopped")
 		}
@@ -116,38 +120,44 @@ func (d *demo) steadyRound(ctx context.Context) error {
 	return nil
 }
 
-// killRound sends the same for another key, and kills a member with SIGKILL
-// when half of the limit is used. Every answer waits for the key's backup, so
-// that even then not one more than the limit is allowed; a permit may be lost
-// with each request that was under way.
+// killRound sends the same for another key and, when half of the limit is used,
+// kills the member that holds the key, with SIGKILL. Every answer waits for the
+// key's backup, so that even then not one more than the limit is allowed; a
+// permit may be lost with each request that was under way.
 func (d *demo) killRound(ctx context.Context) error {
 	round := newDemoLoad(d.members, "kill", "demo:kill")
 	round.synchronous = true
 	round.spread = 2 * time.Second // so that there is something to see
-	d.view.say("   another key; SIGKILL for one of them when %d are allowed", round.limit/2)
-	dead, why, err := d.victim(ctx, round)
+	d.view.say("   another key; SIGKILL for the member that holds it when %d are allowed", round.limit/2)
+	before, err := d.heldKeys(ctx)
 	if err != nil {
 		return err
 	}
+	var dead *demoMember
 	inFlight := 0
-	kill := func() error {
+	strike := func() (err error) {
+		if dead, err = d.victim(ctx, before); err != nil {
+			return err
+		}
 		answered := round.answered()
-		err := dead.kill()
+		err = dead.kill()
 		inFlight = round.sent() - answered // some more, never less
 		return err
 	}
-	result := d.view.follow(round, func() demoRound { return round.run(ctx, &demoFault{member: dead, strike: kill}) })
+	result := d.view.follow(round, func() demoRound { return round.run(ctx, strike) })
 	d.report.Rounds = append(d.report.Rounds, result)
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	d.view.say("   killed %s (pid %d), %s; %d requests were under way, %d sent to it got no answer",
-		dead.name, dead.pid(), why, inFlight, round.errorsOf(dead))
+	if dead != nil {
+		d.view.say("   killed %s (pid %d), which held the key, with %d requests under way; %d sent to it got no answer",
+			dead.name, dead.pid(), inFlight, round.errorsOf(dead))
+	}
 	d.view.say("allowed %d of %d (limit %d)", result.Allowed, result.Sent, result.Limit)
 	switch {
 	case round.failure() != nil:
 		return round.failure()
-	case !dead.killed.Load():
+	case dead == nil:
 		return fmt.Errorf("only %d were allowed, so nobody was killed", result.Allowed)
 	case result.Allowed > result.Limit:
 		return fmt.Errorf("allowed %d, want at most %d", result.Allowed, result.Limit)

@@ -33,12 +33,6 @@ type demoLoad struct {
 
 type demoCounts struct{ sent, answered, allowed, denied, errors atomic.Int64 }
 
-// demoFault strikes once, when half of the limit is used.
-type demoFault struct {
-	member *demoMember
-	strike func() error
-}
-
 func newDemoLoad(members []*demoMember, name, key string) *demoLoad {
 	return &demoLoad{name: name, key: key, total: 3000, limit: 1000,
 		members: members, counts: make([]demoCounts, len(members))}
@@ -83,19 +77,20 @@ func (l *demoLoad) totals() demoRound {
 	return round
 }
 
-// run sends all requests and returns what they came to.
-func (l *demoLoad) run(ctx context.Context, fault *demoFault) demoRound {
+// run sends all requests and returns what they came to. Where strike is not
+// nil, it is called once, when half of the limit is used.
+func (l *demoLoad) run(ctx context.Context, strike func() error) demoRound {
 	body := l.body()
 	half := make(chan struct{}, 1)
 	start := time.Now()
 	var callers, striker sync.WaitGroup
 	stop := make(chan struct{})
-	if fault != nil {
+	if strike != nil {
 		striker.Go(func() {
 			select {
 			case <-half:
-				if err := fault.strike(); err != nil {
-					l.fail(fmt.Errorf("kill %s: %w", fault.member.name, err))
+				if err := strike(); err != nil {
+					l.fail(err)
 				}
 			case <-stop:
 			}

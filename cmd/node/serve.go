@@ -43,8 +43,12 @@ type serveCommand struct {
 // longestDrainDelay is longer than any load balancer takes to notice.
 const longestDrainDelay = 5 * time.Minute
 
-// leaveWithin is how long a member takes at most to hand over and leave.
-const leaveWithin = 10 * time.Second
+// How long a member that leaves takes at most to answer what is under way, and
+// to hand over. Together they are well below the 30 s that Kubernetes gives.
+const (
+	answerWithin = 5 * time.Second
+	leaveWithin  = 10 * time.Second
+)
 
 // shortestSecret is short enough for a test and too long to be a slip.
 const (
@@ -93,9 +97,10 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 		return errors.Join(err, server.close(), node.Close())
 	}
 	probes.leaving()
-	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+leaveWithin)
+	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+answerWithin)
 	defer cancel()
-	return errors.Join(server.shutdown(leaving, c.DrainDelay), node.Drain(leaving), node.Close())
+	// Close hands over first. It does not share its time with a slow client.
+	return errors.Join(server.shutdown(leaving, c.DrainDelay), node.Close())
 }
 
 // serve opens the API and returns when ctx ends or serving has failed.

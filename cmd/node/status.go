@@ -35,9 +35,7 @@ func (c *statusCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	var keys struct {
-		Keys int `json:"keys"`
-	}
+	var keys keysView
 	if err := json.Unmarshal(size, &keys); err != nil {
 		return fmt.Errorf("%s: the answer is not a number of keys: %w", c.HTTP, err)
 	}
