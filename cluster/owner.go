@@ -105,7 +105,7 @@ func (o *owner) run() {
 		o.enter(func(now int64) {
 			o.machine.Tick(now)
 			o.expireParked(now)
-			if !settled && o.machine.Settled() {
+			if !settled && (o.machine.Settled() || o.machine.Short()) {
 				settled = true
 				close(o.settled)
 			}

@@ -245,6 +245,9 @@ func (m *Machine) onAnswer(p *pair, ans *Answer) {
 		c := st.claim
 		if c == nil {
 			m.learn(k.Slot, k)
+			if st.role == roleCopy && st.holder == p.id && k.Stand != StandHolder && k.Epoch <= st.epoch {
+				m.startClaim(k.Slot, ClaimTake) // it does not hold what it should
+			}
 			continue
 		}
 		it := m.askItem(k.Slot, c.kind)

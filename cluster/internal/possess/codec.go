@@ -42,6 +42,7 @@ func Append(b []byte, m Message) []byte {
 		b = putInt(b, m.Sent)
 		b = putUint(b, m.Term)
 		b = putInt(b, m.Now)
+		b = append(b, flags(m.Draining, false))
 		b = putKnown(b, m.Refused)
 	case *Ask:
 		b = putInt(b, m.Sent)
@@ -83,7 +84,10 @@ func Parse(b []byte) (Message, error) {
 		}
 		m = s
 	case 4:
-		m = &SyncAck{Seq: r.uint(), Sent: r.int(), Term: r.uint(), Now: r.int(), Refused: r.known()}
+		a := &SyncAck{Seq: r.uint(), Sent: r.int(), Term: r.uint(), Now: r.int()}
+		a.Draining, _ = r.flags()
+		a.Refused = r.known()
+		m = a
 	case 5:
 		a := &Ask{Sent: r.int()}
 		a.Items = make([]AskItem, r.count(5))

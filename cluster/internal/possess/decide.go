@@ -11,19 +11,22 @@ func (m *Machine) decideTake(slot uint16, st *slotState) {
 	}
 	h := m.pair(st.holder)
 	dead := m.dead(st.holder)
-	if !dead && m.now < h.promised {
-		if m.now < m.suspectAt(h) { // it is back
+	if !dead && !st.claim.favours(st.holder, m.now-m.cfg.Fresh) { // it has not said that it holds nothing
+		switch {
+		case m.now < m.suspectAt(h): // it is back
 			st.claim = nil
 			m.port.Wake(slot)
+			return
+		case m.now < h.promised, m.now-h.heard <= m.cfg.Suspect:
+			return
 		}
-		return
 	}
 	if !m.cfg.Broken.StaleBackupTakes {
 		ok, not, silent := m.tally(st.claim)
 		switch {
 		case not > 0:
 			return
-		case !st.full && (silent > 0 || !dead):
+		case !st.full && silent > 0:
 			return // what it has is not all: only where nobody can have more
 		case silent > 1 && (ok > 0 || m.now-st.claim.from < 2*m.cfg.Fresh):
 			return

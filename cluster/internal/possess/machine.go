@@ -173,14 +173,15 @@ type promise struct {
 
 // Machine is one member's part of the protocol.
 type Machine struct {
-	cfg   Config
-	port  Port
-	now   int64
-	view  View
-	alive map[ID]bool
-	slots []slotState
-	pairs map[ID]*pair
-	peers []*pair // pairs by ID, for a fixed order
+	cfg    Config
+	port   Port
+	now    int64
+	view   View
+	orders [][4]ID // of view, slot by slot
+	alive  map[ID]bool
+	slots  []slotState
+	pairs  map[ID]*pair
+	peers  []*pair // pairs by ID, for a fixed order
 
 	lastTick, lastCopy, lastScan int64
 	claims                       []uint16
@@ -203,8 +204,7 @@ func New(cfg Config, port Port, now int64) *Machine {
 		asks: map[ID][]AskItem{}, announcements: map[ID][]Known{},
 		aloneGrant: new(store.Grant),
 		view: View{
-			Order: func(uint16) (none [4]ID) { return none },
-			Dead:  func(ID) bool { return false },
+			Dead: func(ID) bool { return false },
 		},
 	}
 }
@@ -213,6 +213,10 @@ func New(cfg Config, port Port, now int64) *Machine {
 func (m *Machine) SetView(now int64, v View) {
 	m.enter(now)
 	m.view, m.started = v, true
+	m.orders = make([][4]ID, len(m.slots))
+	for s := range m.orders {
+		m.orders[s] = v.Order(uint16(s))
+	}
 	m.alive = make(map[ID]bool, len(v.Alive))
 	for _, id := range v.Alive {
 		m.alive[id] = true
@@ -455,7 +459,10 @@ func (m *Machine) Settled() bool {
 // order returns the first of slot's ring order, without those that are known
 // to be leaving before the view says so.
 func (m *Machine) order(slot uint16) [4]ID {
-	order := m.view.Order(slot)
+	if m.orders == nil {
+		return [4]ID{}
+	}
+	order := m.orders[slot]
 	if m.leavers == 0 {
 		return order
 	}
@@ -469,6 +476,9 @@ func (m *Machine) order(slot uint16) [4]ID {
 	clear(order[n:])
 	return order
 }
+
+// Short reports whether fewer members than MinMembers are alive.
+func (m *Machine) Short() bool { return m.short }
 
 // first returns who should hold a slot.
 func (m *Machine) first(slot uint16) ID { return m.order(slot)[0] }

@@ -65,7 +65,9 @@ type SyncAck struct {
 	Sent    int64 // of the Sync
 	Term    uint64
 	Now     int64 // the acknowledger's clock
-	Refused []Known
+	// Draining: the acknowledger is leaving and takes nothing any more.
+	Draining bool
+	Refused  []Known
 }
 
 // Claim is what an Ask is about.

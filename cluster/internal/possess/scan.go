@@ -51,7 +51,7 @@ func (m *Machine) settled(slot uint16, st *slotState) bool {
 	case roleHolder:
 		return order[0] == m.cfg.Self && st.backup != 0 && order[1] == st.backup && st.cover == st.backup && st.full && st.follower == 0
 	case roleCopy:
-		return order[0] == st.holder && order[1] == m.cfg.Self && st.full && !st.giving
+		return order[0] == st.holder && order[1] == m.cfg.Self && st.full && !st.giving && m.now-st.since <= checkAfter
 	case roleNone:
 		return order[0] == st.holder && !st.merging
 	}
@@ -71,6 +71,12 @@ func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
 		return
 	case st.backup == 0 || m.lost(st.backup):
 		m.startClaim(slot, ClaimRename)
+		return
+	case m.firstOther(order) == 0 && order[0] == m.cfg.Self:
+		// The backup is leaving, and nobody else is there.
+		old := st.backup
+		m.goAlone(slot, st)
+		m.announce(old, slot)
 		return
 	case st.cover != st.backup || !st.full:
 		m.queueItem(m.pair(st.backup), slot, toBackup)
@@ -157,15 +163,18 @@ func (m *Machine) scanCopy(slot uint16, st *slotState) {
 		m.startClaim(slot, ClaimTake)
 	case st.role == roleFollower && m.now-st.since > staleAfter:
 		m.drop(slot, st) // the holder has thought better of it
-	case st.role == roleCopy && !st.giving && m.now-st.since > staleAfter && !m.expected(slot):
-		// A copy that is not where it should be: perhaps the word that
-		// another was named got lost. Ask the holder.
+	case st.role == roleCopy && !st.giving && (m.now-st.since > checkAfter || m.now-st.since > staleAfter && !m.expected(slot)):
+		// Perhaps the word that another was named got lost, or the holder
+		// is none any more. Ask it, sooner where a copy is not expected.
 		st.since = m.now
 		m.asks[st.holder] = append(m.asks[st.holder], m.askItem(slot, ClaimTake))
 	}
 }
 
-const staleAfter = 1_000_000_000 // 1 s
+const (
+	staleAfter = 1_000_000_000 // 1 s
+	checkAfter = 5_000_000_000 // 5 s
+)
 
 // expected reports whether this member is first or second in ring order.
 func (m *Machine) expected(slot uint16) bool {

@@ -221,10 +221,7 @@ func (m *Machine) dropFlight(p *pair) {
 
 func (m *Machine) onSync(p *pair, s *Sync) {
 	p.stamp = max(p.stamp, s.Sent)
-	if s.Draining && !p.draining {
-		p.draining = true
-		m.leavers++
-	}
+	m.leaving(p, s.Draining)
 	if s.Term == p.myTerm {
 		p.promised = max(p.promised, m.now+m.cfg.Grant)
 	}
@@ -247,7 +244,7 @@ func (m *Machine) onSync(p *pair, s *Sync) {
 			ack.Refused = append(ack.Refused, k)
 		}
 	}
-	ack.Term = p.myTerm
+	ack.Term, ack.Draining = p.myTerm, m.draining
 	p.lastSeq, p.lastAck = s.Seq, ack
 	m.port.Send(p.id, ack)
 }
@@ -294,6 +291,9 @@ func (m *Machine) accept(p *pair, s *Sync, it *SyncItem) (Known, bool) {
 		if it.As == AsBackup {
 			st.role, st.backup = roleCopy, m.cfg.Self
 			st.full = st.full || it.Complete
+			// Whether the sender knows this member's term or not: it was
+			// heard, and nobody takes over from it before it is silent.
+			p.promised = max(p.promised, m.now+m.cfg.Grant)
 		} else {
 			st.role, st.full = roleFollower, false
 		}
@@ -346,8 +346,17 @@ func (m *Machine) forsake(slot uint16, st *slotState, epoch uint64) {
 	st.epoch, st.view, st.holder, st.backup = epoch, 0, 0, 0
 }
 
+// leaving notes that p says of itself that it leaves.
+func (m *Machine) leaving(p *pair, says bool) {
+	if says && !p.draining {
+		p.draining = true
+		m.leavers++
+	}
+}
+
 func (m *Machine) onSyncAck(p *pair, a *SyncAck) {
 	p.stamp = max(p.stamp, a.Now)
+	m.leaving(p, a.Draining)
 	m.granted(p, a.Sent, a.Term)
 	f := p.flight
 	if f == nil || a.Seq != f.msg.Seq {

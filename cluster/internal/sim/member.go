@@ -95,6 +95,7 @@ func (m *member) notice(id possess.ID, s seen) {
 		if m.view[id].dead && m.w.byID[id].dead {
 			return // what is dead stays dead
 		}
+		s.draining = s.draining || m.view[id].draining
 		m.view[id] = s
 		m.setView()
 	})

@@ -26,6 +26,13 @@ var Scenarios = []Scenario{
 		w.Leave(w.Pick())
 		w.Run(2500 * ms)
 	}},
+	{"leave down to one", true, true, func(w *World) {
+		for len(w.Up()) > 1 {
+			w.Leave(w.Up()[0])
+			w.Run(w.between(300*ms, 1500*ms))
+		}
+		w.Run(second)
+	}},
 	{"surge: one joins as another leaves", true, true, func(w *World) {
 		for range 3 {
 			w.Join()
