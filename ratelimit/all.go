@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -14,6 +15,10 @@ type Check struct {
 	Policy Policy
 	Key    string
 	Cost   int64 // permits; 0 is always allowed
+
+	// Source is where the request comes from, for the cap on new keys; see
+	// Config.NewKeysPerMinute. The zero value is not capped.
+	Source netip.Addr
 }
 
 // All is the answer to several checks at once.
@@ -45,7 +50,7 @@ func (l *Limiter) AllowAll(ctx context.Context, checks ...Check) (All, error) {
 	}
 	parts := make([]part, len(checks))
 	for i := range checks {
-		parts[i] = part{policy: checks[i].Policy, key: checks[i].Key, cost: checks[i].Cost}
+		parts[i] = l.part(&checks[i])
 	}
 	allowed, err := l.allowAll(ctx, parts)
 	if err != nil {
@@ -70,6 +75,10 @@ type part struct {
 	reserved bool
 	decision Decision
 	err      error
+}
+
+func (l *Limiter) part(c *Check) part {
+	return part{policy: c.Policy, key: c.Key, cost: c.Cost, from: l.newKeys.of(c.Policy.Name, c.Source)}
 }
 
 func (l *Limiter) allowAll(ctx context.Context, parts []part) (bool, error) {

@@ -15,7 +15,7 @@ func TestAllowAllOrNothing(t *testing.T) {
 	l, _ := alone(t)
 	ctx := context.Background()
 	ip, key := PerMinute("ip", 2), PerHour("key", 5)
-	both := []Check{{ip, "a", 1}, {key, "k", 2}}
+	both := []Check{{Policy: ip, Key: "a", Cost: 1}, {Policy: key, Key: "k", Cost: 2}}
 	for range 2 {
 		all, err := l.AllowAll(ctx, both...)
 		if err != nil || !all.Allowed {
@@ -27,7 +27,7 @@ func TestAllowAllOrNothing(t *testing.T) {
 		all.Decisions[0].RetryAfter != 30*time.Second || all.Decisions[1].Remaining != 1 {
 		t.Fatalf("both exhausted: %+v, %v", all, err)
 	}
-	all, err = l.AllowAll(ctx, Check{ip, "b", 1}, Check{key, "k", 2}, Check{ip, "c", 1})
+	all, err = l.AllowAll(ctx, Check{Policy: ip, Key: "b", Cost: 1}, Check{Policy: key, Key: "k", Cost: 2}, Check{Policy: ip, Key: "c", Cost: 1})
 	if err != nil || all.Allowed || !all.Decisions[0].Allowed || all.Decisions[1].Allowed || !all.Decisions[2].Allowed {
 		t.Fatalf("one exhausted: %+v, %v", all, err)
 	}
@@ -46,10 +46,10 @@ func TestAllowAllSameKey(t *testing.T) {
 	l, _ := alone(t)
 	p := PerMinute("p", 5)
 	ctx := context.Background()
-	if all, err := l.AllowAll(ctx, Check{p, "k", 3}, Check{p, "k", 3}); err != nil || all.Allowed {
+	if all, err := l.AllowAll(ctx, Check{Policy: p, Key: "k", Cost: 3}, Check{Policy: p, Key: "k", Cost: 3}); err != nil || all.Allowed {
 		t.Fatalf("3 and 3 of 5: %+v, %v", all, err)
 	}
-	if all, err := l.AllowAll(ctx, Check{p, "k", 3}, Check{p, "k", 2}); err != nil || !all.Allowed {
+	if all, err := l.AllowAll(ctx, Check{Policy: p, Key: "k", Cost: 3}, Check{Policy: p, Key: "k", Cost: 2}); err != nil || !all.Allowed {
 		t.Fatalf("3 and 2 of 5: %+v, %v", all, err)
 	}
 	if d, _ := l.Status(ctx, p, "k"); d.Remaining != 0 {
@@ -63,11 +63,11 @@ func TestAllowAllBadInput(t *testing.T) {
 	p := PerMinute("p", 5)
 	for want, checks := range map[string][]Check{
 		"checks":              {},
-		"checks[1].cost":      {{p, "a", 1}, {p, "b", 6}},
-		"checks[0].key":       {{p, "", 1}, {p, "b", 1}},
-		"checks[2].limit":     {{p, "a", 1}, {p, "b", 1}, {PerMinute("q", 0), "c", 1}},
-		"checks[0].policy":    {{Policy{}, "c", 1}},
-		"checks[1].algorithm": {{p, "a", 1}, {InFlight("c", 1, time.Second), "c", 1}},
+		"checks[1].cost":      {{Policy: p, Key: "a", Cost: 1}, {Policy: p, Key: "b", Cost: 6}},
+		"checks[0].key":       {{Policy: p, Key: "", Cost: 1}, {Policy: p, Key: "b", Cost: 1}},
+		"checks[2].limit":     {{Policy: p, Key: "a", Cost: 1}, {Policy: p, Key: "b", Cost: 1}, {Policy: PerMinute("q", 0), Key: "c", Cost: 1}},
+		"checks[0].policy":    {{Policy: Policy{}, Key: "c", Cost: 1}},
+		"checks[1].algorithm": {{Policy: p, Key: "a", Cost: 1}, {Policy: InFlight("c", 1, time.Second), Key: "c", Cost: 1}},
 	} {
 		all, err := l.AllowAll(ctx, checks...)
 		var f *FieldError
@@ -90,7 +90,7 @@ func TestAllowAllShadowAndUnlimited(t *testing.T) {
 	shadow.Shadow = true
 	free := Policy{Name: "free", Unlimited: true}
 	for i := range 3 {
-		all, err := l.AllowAll(ctx, Check{p, "k", 1}, Check{shadow, "k", 1}, Check{free, "k", 1})
+		all, err := l.AllowAll(ctx, Check{Policy: p, Key: "k", Cost: 1}, Check{Policy: shadow, Key: "k", Cost: 1}, Check{Policy: free, Key: "k", Cost: 1})
 		if err != nil || all.Allowed != (i < 2) {
 			t.Fatalf("%d: %+v, %v", i, all, err)
 		}
@@ -117,7 +117,7 @@ func TestAllowAllConcurrently(t *testing.T) {
 				perm := rnd.Perm(len(keys))[:1+rnd.IntN(3)]
 				checks := make([]Check, len(perm))
 				for i, k := range perm {
-					checks[i] = Check{p, keys[k], 1}
+					checks[i] = Check{Policy: p, Key: keys[k], Cost: 1}
 				}
 				all, err := l.AllowAll(ctx, checks...)
 				if err != nil {

@@ -80,6 +80,11 @@ func ClientIP(trusted Trusted) KeyFunc {
 	}
 }
 
+// ClientAddr returns the address that [ClientIP] makes its key of.
+func ClientAddr(trusted Trusted) func(*http.Request) (netip.Addr, error) {
+	return newFinder(trusted).addr
+}
+
 func addrKey(addr netip.Addr, ipv6Bits int) string {
 	var buf [48]byte
 	if addr.Is4() {

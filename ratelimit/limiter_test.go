@@ -327,7 +327,7 @@ func TestFakes(t *testing.T) {
 		if err := l.Limit(ctx, p, "k"); (err == nil) != want {
 			t.Errorf("Limit: %v", err)
 		}
-		if all, err := l.AllowAll(ctx, Check{p, "a", 1}, Check{p, "b", 1}); err != nil || all.Allowed != want || len(all.Decisions) != 2 {
+		if all, err := l.AllowAll(ctx, Check{Policy: p, Key: "a", Cost: 1}, Check{Policy: p, Key: "b", Cost: 1}); err != nil || all.Allowed != want || len(all.Decisions) != 2 {
 			t.Errorf("AllowAll: %+v, %v", all, err)
 		}
 		if n, d, err := l.AllowAtMost(ctx, p, "k", 3); err != nil || d.Allowed != want || (n == 3) != want {

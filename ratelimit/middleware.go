@@ -1,11 +1,11 @@
 package ratelimit
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -156,7 +156,7 @@ func (h *handler) serveOne(w http.ResponseWriter, r *http.Request) {
 	var one [1]asked
 	a := &one[0]
 	a.policy = rule.Policy
-	from := h.source(&a.policy, r)
+	from := h.Limiter.newKeys.of(a.policy.Name, h.source(r))
 	if a.decision, _, err = h.Limiter.decide(r.Context(), &a.policy, key, opTake, cost, from.orNil()); err != nil {
 		h.Error(w, r, err)
 		return
@@ -171,11 +171,8 @@ func (h *handler) serveOne(w http.ResponseWriter, r *http.Request) {
 
 // serveAll is for several rules, or places.
 func (h *handler) serveAll(w http.ResponseWriter, r *http.Request) {
-	ctx := r.Context()
-	parts := make([]part, 0, len(h.Rules))
-	var taken places
-	defer taken.release(ctx)
-	all := make([]asked, 0, len(h.Rules))
+	checks := make([]Check, 0, len(h.Rules))
+	source := h.source(r)
 	for i := range h.Rules {
 		rule := &h.Rules[i]
 		key, cost, err := rule.ask(r)
@@ -186,60 +183,24 @@ func (h *handler) serveAll(w http.ResponseWriter, r *http.Request) {
 			h.Error(w, r, err)
 			return
 		}
-		if rule.Policy.Algorithm != Concurrency {
-			parts = append(parts, part{policy: rule.Policy, key: key, cost: cost, from: h.source(&rule.Policy, r)})
-			continue
-		}
-		a := asked{policy: rule.Policy}
-		if a.decision, err = taken.acquire(ctx, h.Limiter, &a.policy, key, cost); err != nil {
-			h.Error(w, r, err)
-			return
-		}
-		all = append(all, a)
-		if !a.decision.Allowed {
-			h.deny(w, r, all)
-			return
-		}
+		checks = append(checks, Check{Policy: rule.Policy, Key: key, Cost: cost, Source: source})
 	}
-	allowed := true
-	if len(parts) > 0 {
-		var err error
-		if allowed, err = h.Limiter.allowAll(ctx, parts); err != nil {
-			h.Error(w, r, err)
-			return
-		}
-		for i := range parts {
-			all = append(all, asked{parts[i].policy, parts[i].decision})
-		}
+	admission, err := h.Limiter.Admit(r.Context(), checks...)
+	if err != nil {
+		h.Error(w, r, err)
+		return
 	}
-	if !allowed {
+	defer admission.Release(r.Context())
+	all := make([]asked, len(admission.Decisions))
+	for i := range all {
+		all[i] = asked{admission.Policies[i], admission.Decisions[i]}
+	}
+	if !admission.Allowed {
 		h.deny(w, r, all)
 		return
 	}
 	h.setHeaders(w.Header(), all, true)
 	h.next.ServeHTTP(w, r)
-}
-
-// places are those that a request holds.
-type places []*Place
-
-func (p *places) acquire(ctx context.Context, l *Limiter, policy *Policy, key string, cost int64) (Decision, error) {
-	if cost == 0 {
-		return Decision{Allowed: true, Limit: policy.Limit, Remaining: policy.Limit, Policy: policy.Name}, nil
-	}
-	place, d, err := l.acquireObserved(ctx, policy, key, cost)
-	if place != nil {
-		place.Keep()
-		*p = append(*p, place)
-	}
-	return d, err
-}
-
-func (p *places) release(ctx context.Context) {
-	for _, place := range *p {
-		// The request may be over, its place has to be given back all the same.
-		_ = place.Release(context.WithoutCancel(ctx))
-	}
 }
 
 func (rule *Rule) ask(r *http.Request) (key string, cost int64, err error) {
@@ -255,17 +216,16 @@ func (rule *Rule) ask(r *http.Request) (key string, cost int64, err error) {
 	return key, rule.Cost(r), nil
 }
 
-// source returns where a request comes from, if that is capped.
-func (h *handler) source(p *Policy, r *http.Request) (s source) {
-	l := h.Limiter
-	if l.newKeys.limit == 0 {
-		return s
+// source returns where a request comes from, for the cap on new keys.
+func (h *handler) source(r *http.Request) netip.Addr {
+	if h.Limiter.newKeys.limit == 0 {
+		return netip.Addr{}
 	}
 	addr, err := h.finder.addr(r)
-	if err != nil || addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() {
-		return s
+	if err != nil {
+		return netip.Addr{}
 	}
-	return l.newKeys.of(p.Name, addr)
+	return addr
 }
 
 func (h *handler) deny(w http.ResponseWriter, r *http.Request, all []asked) {

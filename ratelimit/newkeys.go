@@ -55,9 +55,11 @@ func (s *source) orNil() *source {
 	return s
 }
 
-// of returns the source of a policy's requests from addr.
+// of returns the source of a policy's requests from addr. Private addresses are
+// not counted: behind one of them stands a proxy that speaks for everybody, or
+// one's own.
 func (n *newKeys) of(policy string, addr netip.Addr) (s source) {
-	if n.limit == 0 || !addr.IsValid() {
+	if n.limit == 0 || !addr.IsValid() || addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() {
 		return s
 	}
 	bits := sourceBits6

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 )
 
 // Problem types of draft-ietf-httpapi-ratelimit-headers-10, section 5.
@@ -54,13 +55,22 @@ func WriteDenial(w http.ResponseWriter, _ *http.Request, d Denial) {
 	p.write(w)
 }
 
+// ofRequest says whether the request is to blame for a field, "cost" or
+// "checks[1].cost".
+func ofRequest(field string) bool {
+	if _, of, is := strings.Cut(field, "]."); is {
+		field = of
+	}
+	return field == "key" || field == "cost"
+}
+
 // WriteError answers a request that could not be checked, as a [Middleware]
 // does by default: 400 where it has no key, or one that can't be used, else 503.
 // The error's text is not sent.
 func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
 	var field *FieldError
 	var key *keyError
-	if errors.As(err, &key) || errors.As(err, &field) && (field.Field == "key" || field.Field == "cost") {
+	if errors.As(err, &key) || errors.As(err, &field) && ofRequest(field.Field) {
 		problem{
 			Title:  http.StatusText(http.StatusBadRequest),
 			Status: http.StatusBadRequest,
