@@ -27,6 +27,10 @@ type scene struct {
 	counters *Counters
 	faults   []fault
 	gone     []*Member // those that left
+
+	// mayDegrade says of which calls nobody in reach can know what was used;
+	// nil: of none.
+	mayDegrade func(*Call) bool
 }
 
 type sceneOptions struct {
@@ -243,7 +247,7 @@ func (s *scene) Finish(takeOvers int) {
 func (s *scene) judgeCalls(report *LoadReport) {
 	s.t.Helper()
 	var bad []string
-	var faulty, noise int
+	var faulty, noise, cutOff int
 	var slowest Call
 	for i := range report.Calls {
 		call := &report.Calls[i]
@@ -260,6 +264,8 @@ func (s *scene) judgeCalls(report *LoadReport) {
 		switch {
 		case ofFault:
 			faulty++
+		case call.Degraded && s.mayDegrade != nil && s.mayDegrade(call):
+			cutOff++
 		case s.control.Excuses(call.Span()):
 			noise++
 		default:
@@ -272,6 +278,9 @@ func (s *scene) judgeCalls(report *LoadReport) {
 	}
 	s.t.Logf("%v; %d lost with a killed member, %d bad or late by a member while it was stopped, %d while the machine was stalled",
 		report.Counts(), report.ExpectedFailures(), faulty, noise)
+	if cutOff > 0 {
+		s.t.Logf("%d calls were decided degraded, for all who knew were out of reach", cutOff)
+	}
 	s.t.Logf("p50 %s, p99 %s, the slowest of a member that was well: %v", report.Percentile(0.5), report.Percentile(0.99), slowest)
 	s.t.Log(s.control.Summary())
 	for i, call := range bad {
@@ -298,6 +307,22 @@ type tally struct {
 	uncertain int64 // calls that may have cost a permit which nobody was told of
 }
 
+// inFlight reports whether a call was under way when something was done to a
+// member, or was held up by that: until somebody has taken over it may have been
+// sent more than once.
+func (s *scene) inFlight(call *Call) bool {
+	for _, f := range s.faults {
+		held := Span{f.at.Start, f.at.End.Add(slowCall)}
+		if f.at.Overlaps(call.Span()) || call.Took >= heldUp && held.Overlaps(call.Span()) {
+			return true
+		}
+	}
+	return false
+}
+
+// heldUp is longer than any call takes to which nothing happens.
+const heldUp = 50 * time.Millisecond
+
 // tallies sums the calls up by limit.
 func (s *scene) tallies(report *LoadReport, index func(n uint64) int, limits int) []tally {
 	all := make([]tally, limits)
@@ -312,11 +337,8 @@ func (s *scene) tallies(report *LoadReport, index func(n uint64) int, limits int
 			all[k].admitted++
 			fallthrough
 		case call.Outcome == Denied && !call.Degraded:
-			for _, f := range s.faults {
-				if f.at.Overlaps(call.Span()) {
-					all[k].uncertain++
-					break
-				}
+			if s.inFlight(call) {
+				all[k].uncertain++
 			}
 		default:
 			all[k].uncertain++
@@ -386,12 +408,11 @@ func (s *scene) spendRest(keys *hotKeys) []int64 {
 	s.t.Helper()
 	begun := time.Now()
 	members := s.cluster.Members()
-	look, err := each(members, statusPath, keys.checks)
-	require.NoError(s.t, err)
+	looked, late := look(s.t, members, keys.checks)
 	rest := make([]int64, len(keys.checks))
 	var spend []Check
 	var of []int
-	for k, d := range look {
+	for k, d := range looked {
 		rest[k] = d.Remaining
 		switch {
 		case d.Degraded:
@@ -428,8 +449,8 @@ func (s *scene) spendRest(keys *hotKeys) []int64 {
 			unknown++
 		}
 	}
-	if unknown > 0 && !s.control.Excuses(Span{begun, time.Now()}) {
-		s.t.Errorf("%d decisions were degraded after everything had happened", unknown)
+	if late+unknown > 0 && !s.control.Excuses(Span{begun, time.Now()}) {
+		s.t.Errorf("%d looks and %d decisions were degraded after everything had happened", late, unknown)
 	}
 	return rest
 }
