@@ -73,6 +73,14 @@ func New(cfg Config) (*Authenticator, error) {
 			a.peers = newMembers(cfg.Cluster, cfg.Now)
 		}
 	}
+	switch {
+	case a.shared == NoShared:
+		a.shared = nil
+	case a.shared == nil && cfg.Cluster != nil:
+		if n, ok := any(cfg.Cluster).(interface{ KV() *cluster.KV }); ok {
+			a.shared = kvShared{n.KV()}
+		}
+	}
 	if a.changelog == nil {
 		if err := a.openChangelog(cfg.Cluster); err != nil {
 			return nil, err

@@ -19,8 +19,8 @@ type Config struct {
 	Cluster *cluster.Node
 	// Store keeps the keys. It is not closed by the Authenticator.
 	Store Store
-	// Shared is a cache of the cluster's members; nil: none. It is worth having where the store is farther away
-	// than the other members are.
+	// Shared is the cache between this member's own and the store; nil: the cluster's KV, and none without a Cluster.
+	// NoShared switches it off, which is quicker where the store is as near as a file.
 	Shared Shared
 	// Namespace tells apart several Authenticators on one node: 1 to 32 of a-z, 0-9, hyphen; default "default".
 	Namespace string

@@ -88,8 +88,11 @@ func (a *Authenticator) fly(d Digest, fl *flight, known bool) {
 func (a *Authenticator) readShared(ctx context.Context, d *Digest) bool {
 	ctx, cancel := context.WithTimeout(ctx, sharedTimeout)
 	defer cancel()
-	b, ok := a.shared.Get(ctx, a.sharedKey(d))
-	if !ok {
+	b, ok, err := a.shared.Get(ctx, a.sharedKey(d))
+	if err != nil {
+		a.stats.sharedErrors.Add(1)
+	}
+	if !ok || err != nil {
 		return false
 	}
 	k, read, known, err := decodeShared(b, d)

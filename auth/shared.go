@@ -6,18 +6,45 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/peerlimit/peerlimit/cluster"
 )
 
 // Shared is a cache that the cluster's members share, asked after this member's own and before the store. It may
-// lose and forget what it likes. A value that is older than a change of its key is recognised and not used.
+// lose and forget what it likes. A value that is older than a change of its key is recognised and not used. A
+// *cache.Cache[[]byte] is one.
 type Shared interface {
-	// Get returns a value, or false where there is none or it can't be had now.
-	Get(ctx context.Context, key string) ([]byte, bool)
-	// Set keeps a value for at most ttl. Nobody waits for it.
+	// Get returns a value; false where there is none. The value is not changed.
+	Get(ctx context.Context, key string) (value []byte, ok bool, err error)
+	// Set keeps a value for at most ttl. No verification waits for it.
 	Set(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	// Delete removes a value.
 	Delete(ctx context.Context, key string) error
 }
+
+// NoShared, as Config.Shared, means that the store is asked for what this member does not have.
+var NoShared Shared = noShared{}
+
+type noShared struct{}
+
+func (noShared) Get(context.Context, string) ([]byte, bool, error)         { return nil, false, nil }
+func (noShared) Set(context.Context, string, []byte, time.Duration) error { return nil }
+func (noShared) Delete(context.Context, string) error                     { return nil }
+
+// kvShared is the cluster's KV as it is. Package cache is made of it too, but tells every member of every write, which
+// readings of the store are not worth: here nothing depends on old values being gone.
+type kvShared struct{ kv *cluster.KV }
+
+func (s kvShared) Get(ctx context.Context, key string) ([]byte, bool, error) {
+	it, ok, err := s.kv.Get(ctx, key)
+	return it.Value, ok && it.Kind == cluster.KindValue, err
+}
+
+func (s kvShared) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	return s.kv.Set(ctx, key, value, ttl)
+}
+
+func (s kvShared) Delete(ctx context.Context, key string) error { return s.kv.Delete(ctx, key) }
 
 // sharedTimeout bounds each call of a Shared: beyond it the store is quicker.
 const sharedTimeout = 100 * time.Millisecond

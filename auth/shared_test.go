@@ -23,12 +23,12 @@ func newFakeShared() *fakeShared {
 	return &fakeShared{values: map[string][]byte{}, ttls: map[string]time.Duration{}}
 }
 
-func (s *fakeShared) Get(_ context.Context, key string) ([]byte, bool) {
+func (s *fakeShared) Get(_ context.Context, key string) ([]byte, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gets++
 	v, ok := s.values[key]
-	return v, ok
+	return v, ok, nil
 }
 
 func (s *fakeShared) Set(_ context.Context, key string, value []byte, ttl time.Duration) error {
