@@ -135,5 +135,6 @@ func (m *Member) refused(t testing.TB) map[string]uint64 {
 	}
 	_, err := m.Ask(ctx, http.MethodGet, "/v1/cluster", nil, &view)
 	require.NoError(t, err)
+	require.NotNil(t, view.Rejected, "GET /v1/cluster shows no frames_rejected")
 	return view.Rejected
 }
