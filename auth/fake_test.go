@@ -123,7 +123,7 @@ func (s *faultyStore) Touch(ctx context.Context, uses []Use) error {
 
 // fakeCluster is one side of a network: members that share a record of changes and hear each other's broadcasts.
 type fakeCluster struct {
-	delay func() time.Duration
+	delay atomic.Pointer[func() time.Duration]
 
 	mu      sync.Mutex // guards all below
 	record  changelog
@@ -156,10 +156,10 @@ func (c *fakeCluster) join(name string) *fakeMember {
 }
 
 func (c *fakeCluster) travel(ctx context.Context) error {
-	if c.delay == nil {
-		return ctx.Err()
+	if d := c.delay.Load(); d != nil {
+		return sleep(ctx, (*d)())
 	}
-	return sleep(ctx, c.delay())
+	return ctx.Err()
 }
 
 func (m *fakeMember) changelog(ctx context.Context, op changelogOp) (changelogResult, error) {
@@ -341,6 +341,8 @@ func random(rng *rand.Rand, most time.Duration) func() time.Duration {
 		return time.Duration(rng.Int64N(int64(most)) + 1)
 	}
 }
+
+func (c *fakeCluster) delays(f func() time.Duration) { c.delay.Store(&f) }
 
 func (s *faultyStore) delays(f func() time.Duration) { s.delay.Store(&f) }
 

@@ -406,8 +406,9 @@ func TestConfirmationIsDatedToItsQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, ms := newCluster(t, 1)
 		m := ms[0]
-		c.delay = func() time.Duration { return 100 * time.Millisecond }
-		m.store.delays(c.delay)
+		slow := func() time.Duration { return 100 * time.Millisecond }
+		c.delays(slow)
+		m.store.delays(slow)
 		time.Sleep(10 * time.Second) // its own rounds have ended: it is idle
 		asked := m.clock.read()
 		for _, round := range []func(context.Context) error{m.readTable, m.readStore} {
@@ -427,13 +428,12 @@ func TestConfirmationIsDatedToItsQuestion(t *testing.T) {
 func TestStoppedWithTheEntryInHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, memory := &fakeCluster{}, NewMemory()
-		var stop func() // what happens when the clock is read next
+		var stop atomic.Pointer[func()] // what happens when the clock is read next
 		a := newMember(t, c, memory)
 		b := newMember(t, c, memory, func(c *Config) {
 			c.Now = func() time.Time {
-				if f := stop; f != nil {
-					stop = nil
-					f()
+				if f := stop.Swap(nil); f != nil {
+					(*f)()
 				}
 				return time.Now()
 			}
@@ -443,7 +443,7 @@ func TestStoppedWithTheEntryInHand(t *testing.T) {
 			b.verify(t, key, Valid)
 		}
 		synctest.Wait()
-		stop = func() {
+		stopped := func() {
 			b.net.cut.Store(true)
 			b.store.hang.Store(true)
 			mustReceipt(t)(a.Disable(context.Background(), k.ID))
@@ -459,6 +459,7 @@ func TestStoppedWithTheEntryInHand(t *testing.T) {
 				t.Error("not confirmed again; the test needs it")
 			}
 		}
+		stop.Store(&stopped)
 		b.verify(t, key, Disabled)
 	})
 }
@@ -528,7 +529,7 @@ func revokeWhileVerifying(t *testing.T, seed uint64, before, after, unreached *a
 			c.Shared = shared
 		}
 	})
-	c.delay = random(rand.New(rand.NewPCG(seed, 2)), 5*time.Millisecond)
+	c.delays(random(rand.New(rand.NewPCG(seed, 2)), 5*time.Millisecond))
 	slow := time.Millisecond * time.Duration(1+rng.IntN(20))
 	for i, m := range ms {
 		m.store.delays(random(rand.New(rand.NewPCG(seed, 10+uint64(i))), slow))
