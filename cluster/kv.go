@@ -201,6 +201,14 @@ func (k *KV) BreakerStats() KVBreakerStats { return k.breaker.stats() }
 // ResetBreaker closes the breaker at once.
 func (k *KV) ResetBreaker() { k.breaker.reset() }
 
+// setSecrets replaces the secrets that its gossip is encrypted with.
+func (k *KV) setSecrets(secrets [][]byte) error {
+	if k.own == nil {
+		return nil
+	}
+	return k.own.SetSecrets(secrets)
+}
+
 // leave hands over what this member holds.
 func (k *KV) leave(ctx context.Context) error {
 	if k.own == nil {

@@ -82,7 +82,7 @@ func (t timings) orDefaults() timings {
 		read:    300 * time.Millisecond,
 		boot:    200 * time.Millisecond,
 		start:   10 * time.Second,
-		push:    5 * time.Second,
+		push:    time.Second,
 		balance: time.Second,
 		leave:   time.Second,
 		probe:   500 * time.Millisecond,
@@ -100,10 +100,18 @@ func (t timings) orDefaults() timings {
 // changed in a running cluster. A write locks its partition while the backup is
 // asked, so that few partitions make writers wait for each other; for every
 // partition the coordinator asks each owner and backup, one after the other,
-// whenever the members change, so that many make that slow.
+// whenever the members change and once a second, so that many make that slow.
 //
-// Measured with three members in one process on 2 cores, values of 500 bytes,
-// 16 callers: see the benchmark BenchmarkSet and the figures with it.
+// Measured with three members on 2 cores, values of 500 bytes:
+//
+//	partitions                            31     127     271    1021
+//	a member is in everybody's table  10-12  11-140 110-145 215-330 ms
+//	idle process, resident              25.9    25.8    26.4    28.3 MiB
+//
+// The rate of 16 callers did not depend on it: a Get takes 58 µs of processor
+// time over all members, a Set 65 µs, nearly all of it system calls
+// (BenchmarkGet, BenchmarkSet). The coordinator used 12 ms a second when idle.
+// 127 spreads 1,000 keys over a partition each eight and 16 callers rarely meet.
 const partitionCount = 127
 
 func (cfg Config) validate() error {

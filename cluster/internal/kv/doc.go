@@ -28,10 +28,22 @@
 // a value. Ours keeps what it is given, nothing more, and decides by a version
 // in the value itself which of two writes is the later one.
 //
+// # What it holds off
+//
+// Olric's server listens on loopback only and with a password that is made anew
+// for each start and never leaves the process: members connect to each other
+// through the peer port, under its TLS, and this package logs in for them.
+// Redcon, which that server is made of, can be kept busy by a single line before
+// it asks for the password; whoever can send that is on this machine already.
+//
 // # Figures
 //
-// There are 127 partitions, and no tables: an idle member costs what olric's
-// goroutines and its memberlist cost. Measured resident set of a process that
-// has only this package running, two other members joined and idle for 10 s:
-// see [partitionCount].
+// There are 127 partitions ([partitionCount]) and no tables. A process that has
+// only this package running, idle with two others, has 26 MiB resident
+// (TestIdleMemory; olric's own engine: 37 MiB with tables of 64 KiB, 310 MiB as
+// it comes), and an entry costs its key, its value, 21 bytes and about 64 of the
+// map. When a member leaves, calls for its keys take up to 70 ms longer for a
+// moment and none fails (TestLeaveUnderLoad); when one is killed, calls for its
+// keys fail for the 2 to 3 s until that is seen, after which everything is there
+// from its other copy, and has two again 2 to 3 s later (TestKilledMember).
 package kv

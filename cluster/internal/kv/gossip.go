@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,10 +150,7 @@ func closeTransport(t *memberlist.NetTransport) error {
 }
 
 // gossipKeys derives the gossip's keys, 32 bytes each, from the secrets.
-func gossipKeys(secrets [][]byte) (*memberlist.Keyring, error) {
-	if len(secrets) == 0 {
-		return nil, nil
-	}
+func gossipKeys(secrets [][]byte) ([][]byte, error) {
 	var keys [][]byte
 	for _, s := range secrets {
 		k, err := hkdf.Key(sha256.New, s, nil, "peerlimit kv gossip 1", 32)
@@ -160,21 +159,60 @@ func gossipKeys(secrets [][]byte) (*memberlist.Keyring, error) {
 		}
 		keys = append(keys, k)
 	}
+	return keys, nil
+}
+
+// newKeyring makes memberlist's key ring of the secrets; nil where there are
+// none.
+func newKeyring(secrets [][]byte) (*memberlist.Keyring, error) {
+	keys, err := gossipKeys(secrets)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
 	ring, err := memberlist.NewKeyring(keys, keys[0])
 	if err != nil {
-		return nil, errors.New("kv: the secrets make no key ring") // the error could quote a key
+		return nil, errKeyring
 	}
 	return ring, nil
+}
+
+// errKeyring takes the place of memberlist's errors, which could quote a key.
+var errKeyring = errors.New("kv: the secrets make no key ring")
+
+// SetSecrets replaces the secrets while the store runs: the first is used, all
+// are accepted. A store without secrets can't get any, nor one with some lose
+// all.
+func (s *Store) SetSecrets(secrets [][]byte) error {
+	if (len(secrets) == 0) != (s.keyring == nil) {
+		return errors.New("kv: a running store can't get its first secret or lose its last")
+	}
+	if s.keyring == nil {
+		return nil
+	}
+	keys, err := gossipKeys(secrets)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if s.keyring.AddKey(k) != nil {
+			return errKeyring
+		}
+	}
+	if s.keyring.UseKey(keys[0]) != nil {
+		return errKeyring
+	}
+	for _, old := range s.keyring.GetKeys() {
+		if !slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, old) }) && s.keyring.RemoveKey(old) != nil {
+			return errKeyring
+		}
+	}
+	return nil
 }
 
 // gossipConfig is memberlist's configuration. Detecting a death takes about a
 // probe interval or two and the suspicion of 3 × log10(members) intervals, at
 // least 1.5 s.
-func gossipConfig(cfg Config, t *memberlist.NetTransport) (*memberlist.Config, error) {
-	ring, err := gossipKeys(cfg.Secrets)
-	if err != nil {
-		return nil, err
-	}
+func gossipConfig(cfg Config, ring *memberlist.Keyring, t *memberlist.NetTransport) *memberlist.Config {
 	mc := memberlist.DefaultLANConfig()
 	mc.Transport = t
 	// With a transport of its own memberlist doesn't bind; olric wants an
@@ -195,5 +233,5 @@ func gossipConfig(cfg Config, t *memberlist.NetTransport) (*memberlist.Config, e
 	mc.AwarenessMaxMultiplier = 4
 	mc.GossipInterval = 100 * time.Millisecond
 	mc.GossipToTheDeadTime = 5 * time.Second
-	return mc, nil
+	return mc
 }

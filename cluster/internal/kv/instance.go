@@ -45,10 +45,6 @@ func (s *Store) configure(in *instance, host string, port int) (*config.Config, 
 	if in.gossip, err = s.cfg.Gossip.take(logger); err != nil {
 		return nil, err
 	}
-	mc, err := gossipConfig(s.cfg, in.gossip)
-	if err != nil {
-		return nil, err
-	}
 	t := s.timings
 	var peers []string
 	for _, p := range s.cfg.Peers() {
@@ -90,7 +86,7 @@ func (s *Store) configure(in *instance, host string, port int) (*config.Config, 
 		JoinRetryInterval:        200 * time.Millisecond,
 		MaxJoinAttempts:          3,
 		LeaveTimeout:             t.leave,
-		MemberlistConfig:         mc,
+		MemberlistConfig:         gossipConfig(s.cfg, s.keyring, in.gossip),
 		DMaps: &config.DMaps{
 			Engine:             &config.Engine{Implementation: &fork{root: in.engine}},
 			NumEvictionWorkers: 1,
@@ -244,6 +240,12 @@ func (s *Store) stopInstance(in *instance) {
 type instanceConn struct {
 	net.Conn
 	in *instance
+}
+
+func (in *instance) isCut() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.cut
 }
 
 func (in *instance) keep(c net.Conn) (net.Conn, error) {

@@ -94,6 +94,7 @@ func TestLeaveUnderLoad(t *testing.T) {
 }
 
 func TestKillUnderLoad(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	oldest := n.startProcess()
 	a, b := n.start(nil), n.start(nil)

@@ -66,7 +66,9 @@ func (p *peerNames) askAll(ctx context.Context, peers []Peer) []status {
 	wg.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.known = make(map[string]uint64, len(peers))
+	if p.known == nil || len(p.known) > maxMembers {
+		p.known = make(map[string]uint64, len(peers))
+	}
 	for i, peer := range peers {
 		if answers[i].name != "" {
 			p.known[answers[i].name] = peer.Boot

@@ -132,11 +132,11 @@ func TestLogLines(t *testing.T) {
 }
 
 func TestGossipKeys(t *testing.T) {
-	one, err := gossipKeys([][]byte{[]byte("a"), []byte("b")})
+	one, err := newKeyring([][]byte{[]byte("a"), []byte("b")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := gossipKeys([][]byte{[]byte("b"), []byte("a")})
+	two, err := newKeyring([][]byte{[]byte("b"), []byte("a")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,8 +146,32 @@ func TestGossipKeys(t *testing.T) {
 	if bytes.Equal(one.GetPrimaryKey(), two.GetPrimaryKey()) || !bytes.Equal(one.GetPrimaryKey(), two.GetKeys()[1]) {
 		t.Error("the first secret is not the primary key")
 	}
-	if ring, err := gossipKeys(nil); err != nil || ring != nil {
+	if ring, err := newKeyring(nil); err != nil || ring != nil {
 		t.Errorf("without secrets: %v, %v", ring, err)
+	}
+}
+
+// Secrets are replaced while members run, in the steps that a rotation takes.
+func TestSetSecrets(t *testing.T) {
+	n := newTestNet(t)
+	old, fresh := n.secret, []byte("a fresh secret")
+	a, b := n.start(nil), n.start(nil)
+	n.whole()
+	for _, secrets := range [][][]byte{{old, fresh}, {fresh, old}, {fresh}} {
+		for _, m := range []*testMember{a, b} {
+			if err := m.SetSecrets(secrets); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n.secret = fresh
+	c := n.start(nil)
+	n.whole()
+	if err := c.SetSecrets(nil); err == nil {
+		t.Error("all secrets were taken away")
+	}
+	if keys := c.keyring.GetKeys(); len(keys) != 1 {
+		t.Errorf("%d keys", len(keys))
 	}
 }
 

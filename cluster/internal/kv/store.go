@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/olric-data/olric"
 )
 
@@ -29,6 +30,8 @@ type Store struct {
 	logger  *slog.Logger
 	clock   *clock
 	peers   peerNames
+	keyring *memberlist.Keyring // of the gossip, nil: it is plain
+	base    time.Time           // of the own clock
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
@@ -98,7 +101,13 @@ func Start(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	keyring, err := newKeyring(cfg.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	s := &Store{
+		keyring:  keyring,
+		base:     time.Now(),
 		cfg:      cfg,
 		timings:  cfg.timings.orDefaults(),
 		logger:   cfg.Logger,
@@ -129,6 +138,9 @@ func (s *Store) Ready(ctx context.Context) error {
 }
 
 func (s *Store) time() int64 { return s.clock.now() }
+
+// own is this member's own clock, which only goes forward, and evenly.
+func (s *Store) own() time.Duration { return time.Since(s.base) }
 
 // current returns the olric that runs here, or nil.
 func (s *Store) current() *instance { return s.instance.Load() }
@@ -185,7 +197,7 @@ func call[T any](ctx context.Context, s *Store, f func(c *caller) (T, error)) (T
 	select {
 	case r := <-done:
 		if r.err == nil || errors.Is(r.err, ErrWrongKind) {
-			s.lastOK.Store(time.Now().UnixNano())
+			s.lastOK.Store(int64(s.own()))
 		}
 		return r.v, r.err
 	case <-ctx.Done():
@@ -323,7 +335,7 @@ func (s *Store) Stats() Stats {
 		Copied:   s.copied.Load(),
 		Failed:   s.failed.Load(),
 		InFlight: len(s.inFlight),
-		Since:    time.Duration(time.Now().UnixNano() - s.changed.Load()),
+		Since:    s.own() - time.Duration(s.changed.Load()),
 	}
 	if in := s.current(); in != nil {
 		names := in.members()
@@ -344,7 +356,7 @@ func (s *Store) setState(to state) {
 	if from == to {
 		return
 	}
-	s.changed.Store(time.Now().UnixNano())
+	s.changed.Store(int64(s.own()))
 	switch to {
 	case stateAvailable:
 		s.logger.Info("kv available")

@@ -117,6 +117,9 @@ func (s *Store) openStream(ctx context.Context, boot uint64, a ask, name string)
 // dialFor is the dialer of an instance's olric client: addr is the name of an
 // olric, another member's or its own.
 func (s *Store) dialFor(ctx context.Context, in *instance, addr string) (net.Conn, error) {
+	if in.isCut() {
+		return deadConn(), nil
+	}
 	if addr == in.name {
 		conn, err := in.dialServer(ctx, s.timings.dial)
 		if err != nil {
@@ -129,6 +132,17 @@ func (s *Store) dialFor(ctx context.Context, in *instance, addr string) (net.Con
 		return nil, err
 	}
 	return in.keep(conn)
+}
+
+// deadConn is a connection that is closed already. go-redis starts a goroutine
+// for a server that couldn't be reached too often, which dials it for ever
+// (pool.go, tryDial); olric never closes its clients. This lets it succeed, once
+// nobody needs it any more.
+func deadConn() net.Conn {
+	a, b := net.Pipe()
+	_ = b.Close()
+	_ = a.Close()
+	return a
 }
 
 // dialOlric connects to another member's olric by its name.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -43,7 +44,7 @@ func (s *Store) run(ctx context.Context) {
 			continue
 		}
 		s.caller.Store(&caller{DMap: in.dmap})
-		s.lastOK.Store(time.Now().UnixNano())
+		s.lastOK.Store(int64(s.own()))
 		s.setState(stateAvailable)
 		once.Do(func() { close(s.ready) })
 
@@ -69,7 +70,7 @@ func (s *Store) retire(in *instance, why string) *engine {
 	s.setState(stateUnavailable)
 	s.restarts.Add(1)
 	s.logger.Warn("kv: olric is started anew", slog.String("why", why))
-	age := time.Duration(time.Now().UnixNano() - s.lastOK.Load())
+	age := s.own() - time.Duration(s.lastOK.Load())
 	if why == whyMerge {
 		age = time.Since(in.born)
 	} else {
@@ -103,7 +104,7 @@ func (s *Store) watchInstance(ctx context.Context, in *instance) string {
 		case <-ticker.C:
 		}
 		s.probe(ctx)
-		silent := time.Duration(time.Now().UnixNano() - s.lastOK.Load())
+		silent := s.own() - time.Duration(s.lastOK.Load())
 		switch {
 		case silent > s.timings.broken:
 			return whyBroken
@@ -171,7 +172,11 @@ func (s *Store) mustJoinOthers(ctx context.Context, ours []string) bool {
 	if len(ours) == 0 {
 		return false
 	}
-	for _, st := range s.peers.askAll(ctx, s.cfg.Peers()) {
+	strangers := slices.DeleteFunc(s.cfg.Peers(), func(p Peer) bool { return isAmong(p.Boot, ours) })
+	if len(strangers) == 0 {
+		return false
+	}
+	for _, st := range s.peers.askAll(ctx, strangers) {
 		if st.name == "" || len(st.members) == 0 || slices.Contains(ours, st.name) || slices.Contains(st.members, ours[0]) {
 			continue
 		}
@@ -180,6 +185,12 @@ func (s *Store) mustJoinOthers(ctx context.Context, ours []string) bool {
 		}
 	}
 	return false
+}
+
+// isAmong tells whether the member's olric is certainly among those names.
+func isAmong(boot uint64, names []string) bool {
+	host := LoopbackAddr(boot).String() + ":"
+	return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, host) })
 }
 
 // reapAll removes what has expired, a tenth of the shards each second.

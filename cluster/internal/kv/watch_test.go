@@ -108,6 +108,7 @@ func TestMerge(t *testing.T) {
 
 // A member that is gone without a word, sockets closed and all, costs no value.
 func TestAbruptLoss(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	const count = 1000
 	a, b, c := n.start(nil), n.start(nil), n.start(nil)
@@ -167,8 +168,8 @@ func TestDeleteThroughLeave(t *testing.T) {
 	n.leave(b)
 	close(stop)
 	wg.Wait()
-	if missing := n.missing(c, count); missing != count {
-		t.Fatalf("%d of %d came back", count-missing, count)
+	for i := range count {
+		mustMiss(t, c.Map, key(i))
 	}
 }
 
@@ -242,6 +243,7 @@ func TestSilentPeer(t *testing.T) {
 // At level info a member says little about its start, the joining of two others
 // and its end.
 func TestFewLogLines(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	var log syncBuffer
 	a := n.start(func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -263,6 +265,7 @@ func TestFewLogLines(t *testing.T) {
 
 // A member of another cluster name or without the secret is never let in.
 func TestStrangers(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	a := n.start(nil)
 	for what, change := range map[string]func(*Config){
@@ -286,8 +289,9 @@ func TestStrangers(t *testing.T) {
 }
 
 func TestIdleMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 5 s")
+	t.Parallel()
+	if testing.Short() || raceEnabled {
+		t.Skip("takes 5 s, and means nothing with the race detector")
 	}
 	n := newTestNet(t)
 	m := n.startProcess()
@@ -295,7 +299,10 @@ func TestIdleMemory(t *testing.T) {
 	n.start(nil)
 	n.whole()
 	n.fill(a, 100)
+	before := cpuTime(m.child.cmd.Process.Pid)
 	time.Sleep(5 * time.Second)
+	// It is olric's coordinator, which does more than the others.
+	t.Logf("it used %v of processor time in 5 s", cpuTime(m.child.cmd.Process.Pid)-before)
 	kib := m.child.ask(t, childOrder{Ask: "rss"})
 	t.Logf("an idle member has %s KiB resident", kib)
 	var n64 int
