@@ -40,6 +40,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 	var wire []byte
 	for {
 		var ev outevent
+		waits := true // the present target has it
 		switch target := c.route.Target(); target {
 		case o.self:
 			now := o.clock.now()
@@ -56,7 +57,6 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			}
 			ev = o.park(parked{slot: slot, tried: c.route.Tried, call: c, callID: id})
 			if ev.kind == evAgain {
-				c.watch(target, o.clock.now()+routeSilence)
 				if ev, err = c.wait(ctx); err != nil {
 					return none, o.interrupted(err, again)
 				}
@@ -67,19 +67,16 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 				wire = t.store.Machine().AppendOp(wire, op)
 			}
 			if !o.send(c, target, wire, again) {
-				ev = outevent{kind: evLost, from: target}
-				break
+				ev = outevent{kind: evUnsent, from: target}
+				break // of the switch
 			}
 			if ev, err = c.wait(ctx); err != nil {
 				o.node.peers.Cancelled(peer.Boot(target))
 				return none, o.interrupted(err, true)
 			}
-			if ev.kind == evSilent || ev.kind == evLost {
-				again = true // it may have run there
-			}
 		}
 	event:
-		var wait int64
+		wait := int64(0)
 		switch ev.kind {
 		case evAnswered:
 			if ev.from != 0 && possess.ID(o.where[slot].Load()) != ev.from {
@@ -88,19 +85,32 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			return t.store.Machine().ParseResult(ev.body)
 		case evMoved:
 			o.where[slot].Store(ev.to)
-			wait = c.route.MovedTo(ev.to, ev.epoch)
-		case evSilent, evLost:
+			wait, waits = c.route.MovedTo(ev.to, ev.epoch), false
+		case evSilent, evLost, evUnsent:
 			if ev.from != c.route.Target() {
-				continue // of an earlier target
+				goto stale
 			}
-			if ev.from != o.self {
-				if ev.kind == evSilent {
-					o.node.peers.Failed(peer.Boot(ev.from))
-				}
-				o.where[slot].CompareAndSwap(ev.from, 0)
+			switch ev.kind {
+			case evLost:
+				o.node.peers.Failed(peer.Boot(ev.from))
+				again = true // it may have run there
+			case evSilent:
+				// No fault of the link: a member that stalls is found out
+				// by the protocol, not by its breaker.
+				o.node.peers.Cancelled(peer.Boot(ev.from))
+				again = true
 			}
-			wait = c.route.Failed()
+			o.where[slot].CompareAndSwap(ev.from, 0)
+			wait, waits = c.route.Failed(), false
+		case evParked:
+			// It waits there for the slot to be taken over or moved: no
+			// silence, and sent elsewhere it might run twice.
+			c.watch(ev.from, c.deadline)
+			goto stale
 		case evAgain:
+			if c.route.Target() != o.self {
+				goto stale
+			}
 			continue
 		case evRefused:
 			return none, fmt.Errorf("%w: fewer than %d members", ErrUnavailable, o.node.cfg.MinMembers)
@@ -108,7 +118,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			return none, ErrBusy
 		case evBad:
 			return none, fmt.Errorf("%w: the holder can't read the operation", ErrUnavailable)
-		default: // evExpired
+		case evExpired:
 			return none, o.expired(again || c.sentTo() != 0)
 		}
 		if wait > 0 {
@@ -116,6 +126,14 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			if ev, ok = c.pause(ctx, time.Duration(wait)); ok {
 				goto event
 			}
+		}
+		continue
+	stale: // of an earlier target, or nothing new
+		if waits {
+			if ev, err = c.wait(ctx); err != nil {
+				return none, o.interrupted(err, true)
+			}
+			goto event
 		}
 	}
 }

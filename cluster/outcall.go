@@ -40,12 +40,14 @@ const (
 	evAnswered eventKind = iota
 	evMoved
 	evLost    // the link to the target was lost
+	evUnsent  // it could not be sent to the target
 	evSilent  // the target has not answered for 100 ms
 	evExpired // the time is up
 	evAgain   // something has changed here: try again
 	evRefused // the target refuses: too few members
 	evBusy    // the target has too much waiting
 	evBad     // the target can't read the operation
+	evParked  // the target has it and waits
 	evAcked   // the backup has it
 	evUnacked // it can't be acknowledged any more
 )
@@ -225,6 +227,7 @@ type request struct {
 	id, hash uint64
 	from     replyTo
 	arrived  int64
+	parked   bool // has been, before
 }
 
 func appendRequest(b []byte, r *request) []byte {

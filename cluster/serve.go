@@ -50,8 +50,13 @@ func (o *owner) tryRequest(r *request) {
 	if t != nil && t.serve(r) {
 		return
 	}
-	if ev := o.park(parked{slot: uint16(r.hash % store.Slots), tried: r.tried, request: r}); ev.kind != evAgain {
+	again := r.parked
+	switch ev := o.park(parked{slot: uint16(r.hash % store.Slots), tried: r.tried, request: r}); {
+	case ev.kind != evAgain:
 		o.replyEvent(r, ev)
+	case !again:
+		// So that its caller does not take waiting for silence.
+		o.reply(r.from, r.id, evParked, nil)
 	}
 }
 
@@ -90,7 +95,7 @@ func (o *owner) replied(from peer.Boot, m peer.Message) {
 			return
 		}
 		ev.to, ev.epoch = binary.BigEndian.Uint64(body), binary.BigEndian.Uint64(body[8:])
-	case evRefused, evBusy, evBad:
+	case evRefused, evBusy, evBad, evParked:
 	default:
 		return
 	}
@@ -140,8 +145,15 @@ func (o *owner) park(p parked) outevent {
 	if p.request != nil {
 		r := *p.request // its memory is the connection's
 		r.key, r.op = slices.Clone(r.key), slices.Clone(r.op)
+		r.parked = true
 		p.request = &r
 		p.until = r.arrived + o.calls.time
+		for i := range o.parked[p.slot] {
+			if q := &o.parked[p.slot][i]; q.request != nil && q.request.id == r.id {
+				*q = p // sent again: it must not run twice
+				return outevent{kind: evAgain}
+			}
+		}
 	}
 	o.parked[p.slot] = append(o.parked[p.slot], p)
 	o.waiting++

@@ -4,9 +4,10 @@ import "slices"
 
 // claim is a round of questions about a slot: does anything speak against it?
 type claim struct {
-	kind Claim
-	from int64
-	asks []ask
+	kind     Claim
+	from     int64
+	targeted int64 // when asks were last brought up to date with the view
+	asks     []ask
 }
 
 type ask struct {
@@ -81,7 +82,10 @@ func (m *Machine) startClaim(slot uint16, kind Claim) {
 // four and those named, or all to found.
 func (m *Machine) retarget(slot uint16) {
 	st := &m.slots[slot]
-	var to []ID
+	if m.cfg.Broken.StaleBackupTakes && st.claim.kind == ClaimTake {
+		return
+	}
+	to := make([]ID, 0, 6)
 	add := func(id ID) {
 		if id != 0 && id != m.cfg.Self && !slices.Contains(to, id) && !m.dead(id) {
 			to = append(to, id)
@@ -99,6 +103,7 @@ func (m *Machine) retarget(slot uint16) {
 	add(st.holder)
 	add(st.backup)
 	c := st.claim
+	c.targeted = m.now
 	asks := make([]ask, 0, len(to))
 	for _, id := range to {
 		a := ask{to: id}
@@ -120,7 +125,6 @@ func (m *Machine) runClaims() {
 		st := &m.slots[slot]
 		st.claiming = false
 		if st.claim != nil {
-			m.retarget(slot)
 			m.decide(slot)
 		}
 		if st.claim != nil {
@@ -138,6 +142,9 @@ func (m *Machine) askAround(slot uint16) {
 	every := m.cfg.Reask
 	if c.kind == ClaimFound {
 		every *= 3
+	}
+	if m.now-c.targeted >= every {
+		m.retarget(slot)
 	}
 	for i := range c.asks {
 		if a := &c.asks[i]; a.sent == 0 || m.now-a.sent >= every {

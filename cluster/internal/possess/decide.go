@@ -60,6 +60,9 @@ func (m *Machine) decideRename(slot uint16, st *slotState) {
 			return
 		}
 	}
+	if b := m.pairs[st.backup]; b != nil && !m.dead(b.id) && m.now-b.acked < m.cfg.Replace {
+		return // it may be back before its grant runs out
+	}
 	ok, not, silent := m.tally(st.claim)
 	switch {
 	case not > 0:

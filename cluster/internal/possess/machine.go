@@ -17,6 +17,8 @@ type Config struct {
 	Grant     int64 // what a backup promises: 150 ms
 	Beat      int64 // how often a grant is renewed: 20 ms
 	Suspect   int64 // an unanswered beat of that age makes its receiver suspect: 50 ms
+	Replace   int64 // a backup that has been silent for so long is replaced: 110 ms
+	Steady    int64 // who was silent is not made backup of its own accord before it has been heard for so long: 1 s
 	Gap       int64 // a pause of the own clock after which silence means nothing: 50 ms
 	CopyEvery int64 // how often changes are sent that nobody waits for: 20 ms
 	Scan      int64 // how often all slots are looked over: 20 ms
@@ -50,7 +52,7 @@ func DefaultConfig(self ID) Config {
 	ms := int64(time.Millisecond)
 	return Config{
 		Self: self, Slots: store.Slots,
-		Grant: 150 * ms, Beat: 20 * ms, Suspect: 50 * ms, Gap: 50 * ms,
+		Grant: 150 * ms, Beat: 20 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms,
 		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Fresh: 100 * ms,
 		MinMembers: 1, MoveSlots: 1024, SyncBytes: 256 << 10,
 	}
@@ -183,16 +185,16 @@ type Machine struct {
 	pairs  map[ID]*pair
 	peers  []*pair // pairs by ID, for a fixed order
 
-	lastTick, lastCopy, lastScan int64
-	claims                       []uint16
-	items                        uint64   // made so far
-	later                        []uint16 // slots with changes to send when it is time again
-	asks                         map[ID][]AskItem
-	announcements                map[ID][]Known
-	aloneGrant                   *store.Grant
-	started                      bool // a view was given
-	leavers                      int  // members known to be leaving, self among them
-	draining, short              bool
+	lastTick, lastCopy, lastScan, lastClaims int64
+	claims                                   []uint16
+	items                                    uint64   // made so far
+	later                                    []uint16 // slots with changes to send when it is time again
+	asks                                     map[ID][]AskItem
+	announcements                            map[ID][]Known
+	aloneGrant                               *store.Grant
+	started                                  bool // a view was given
+	leavers                                  int  // members known to be leaving, self among them
+	draining, short                          bool
 }
 
 // New returns a machine that possesses nothing. It does nothing before
@@ -292,7 +294,10 @@ func (m *Machine) Tick(now int64) {
 		m.lastScan = now
 		m.scan()
 	}
-	m.runClaims()
+	if now-m.lastClaims >= m.cfg.Beat/2 {
+		m.lastClaims = now
+		m.runClaims()
+	}
 	if now-m.lastCopy >= m.cfg.CopyEvery {
 		m.lastCopy = now
 		for _, slot := range m.later {
@@ -383,8 +388,13 @@ func (m *Machine) dead(id ID) bool {
 	if id == m.cfg.Self {
 		return false
 	}
-	if p := m.pairs[id]; p != nil && p.gone {
-		return true
+	if p := m.pairs[id]; p != nil {
+		if p.gone {
+			return true
+		}
+		if m.now-p.heard < m.cfg.Grant {
+			return false // who was just heard lives, whatever the view says
+		}
 	}
 	return m.started && !m.alive[id] && m.view.Dead(id)
 }

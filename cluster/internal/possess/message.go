@@ -61,10 +61,10 @@ type Sync struct {
 
 // SyncAck answers a Sync. Items that are not refused were taken.
 type SyncAck struct {
-	Seq     uint64
-	Sent    int64 // of the Sync
-	Term    uint64
-	Now     int64 // the acknowledger's clock
+	Seq  uint64
+	Sent int64 // of the Sync
+	Term uint64
+	Now  int64 // the acknowledger's clock
 	// Draining: the acknowledger is leaving and takes nothing any more.
 	Draining bool
 	Refused  []Known

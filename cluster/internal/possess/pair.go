@@ -14,7 +14,8 @@ type pair struct {
 	stamp int64 // the latest instant of its clock seen
 	gone  bool  // dead for certain
 
-	draining bool // it is leaving
+	draining bool  // it is leaving
+	silentAt int64 // when it was last found silent; 0: never
 
 	// It as a backup of this member.
 	term     uint64 // its grant's, as known here; 0: not yet

@@ -9,7 +9,10 @@ func (m *Machine) scan() {
 	quiet := true
 	for _, p := range m.peers {
 		p.backs = 0
-		quiet = quiet && !m.lost(p.id) && (p.promised == 0 || m.now <= m.suspectAt(p))
+		if m.lost(p.id) {
+			p.silentAt = m.now
+		}
+		quiet = quiet && p.silentAt != m.now && (p.promised == 0 || m.now <= m.suspectAt(p))
 	}
 	moving := map[ID]int{} // slots being moved, by follower
 	for s := range m.slots {
@@ -90,7 +93,7 @@ func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
 	case to != m.cfg.Self && to != 0 && !m.lost(to):
 		m.follow(slot, st, to, true, moving)
 	default:
-		if to := m.firstOther(order); to != st.backup {
+		if to := m.firstOther(order); to != 0 && to != st.backup && m.steady(to) {
 			m.follow(slot, st, to, false, moving)
 		}
 	}
@@ -104,6 +107,13 @@ func (m *Machine) wants(slot uint16, st *slotState) bool {
 	}
 	return order[0] == m.cfg.Self && m.firstOther(order) == st.follower || st.cover == m.cfg.Self ||
 		m.lost(order[0])
+}
+
+// steady reports whether id has not been silent lately, so that slots don't
+// go to and fro with one that comes and goes.
+func (m *Machine) steady(id ID) bool {
+	p := m.pair(id)
+	return p.silentAt == 0 || m.now-p.silentAt > m.cfg.Steady
 }
 
 // firstOther returns the first of a slot's order that can be its backup.

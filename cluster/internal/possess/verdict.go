@@ -66,3 +66,13 @@ func (m *Machine) Audience(slot uint16) (backup, follower bool) {
 	held := st.role == roleHolder
 	return held && st.backup != 0, held && st.follower != 0 && st.follower != st.backup
 }
+
+// Moving reports whether a slot is on its way from here to another holder.
+func (m *Machine) Moving() bool {
+	for s := range m.slots {
+		if st := &m.slots[s]; st.giving || st.role == roleHolder && st.follower != 0 && st.toHolder {
+			return true
+		}
+	}
+	return false
+}

@@ -315,6 +315,7 @@ func (p port) Import(s uint16, b []byte, age int64, merge bool) error {
 func (p port) Note(e possess.Event) {
 	p.m.w.tracef("%x note %d slot %d peer %x", p.m.id, e.Kind, e.Slot, e.Peer)
 	if e.Kind == possess.TookOver {
+		p.m.w.tracef("%s", p.m.machine.Describe(e.Slot))
 		p.m.w.Takeovers[e.Slot]++
 	}
 }

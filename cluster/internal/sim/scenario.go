@@ -70,6 +70,29 @@ var Scenarios = []Scenario{
 		w.Stall(w.Pick(), w.between(150*ms, 3*second))
 		w.Run(4 * second)
 	}},
+	{"stall in the middle of a move", false, false, func(w *World) {
+		w.Join()
+		for range 500 {
+			w.Run(ms)
+			for _, m := range w.Up() {
+				if m.machine.Moving() {
+					w.Run(w.between(0, 6*ms))
+					d := w.between(150*ms, 800*ms)
+					w.Stall(m, d)
+					w.Run(d + 2*second)
+					return
+				}
+			}
+		}
+	}},
+	{"link between two cut", false, false, func(w *World) {
+		// Both see all others, so it is no split, and nobody serves twice.
+		a, b := w.Pick(), w.Pick()
+		w.split = func(x, y possess.ID) bool { return x == a.id && y == b.id || x == b.id && y == a.id }
+		w.Run(w.between(200*ms, 2*second))
+		w.split = func(x, y possess.ID) bool { return false }
+		w.Run(2 * second)
+	}},
 	{"two kills in turn", false, false, func(w *World) {
 		w.Kill(w.Pick())
 		w.Run(5 * second)
