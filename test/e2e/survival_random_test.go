@@ -208,6 +208,11 @@ func (c *chaos) event(i int) (kind string) {
 	c.t.Logf("%d: %s with %d members took %s, one ring %s later", i+1, kind, len(members), did.Round(time.Millisecond), (time.Since(begun) - did).Round(time.Millisecond))
 	c.asked = append(c.asked, takeOvers)
 	c.Rest(500 * time.Millisecond) // for the slots to move and be copied
+	if takeOvers < 0 {
+		// A cut that was too short for the members to lose one another shows in
+		// no ring, but the slots have been split all the same.
+		c.Rest(settle)
+	}
 	return kind
 }
 
