@@ -250,20 +250,22 @@ func (l *Limiter) cannotReserve(ctx context.Context, p *part, err error) {
 		p.err = fmt.Errorf("ratelimit: policy %s: %w", p.policy.Name, ctx.Err())
 		return
 	}
-	l.decideAlone(ctx, p, reason)
+	l.decideAlone(ctx, p, reason, err)
 }
 
-func (l *Limiter) decideAlone(ctx context.Context, p *part, reason string) {
+func (l *Limiter) decideAlone(ctx context.Context, p *part, reason string, err error) {
 	take := p.op
 	take.kind = opTake
-	p.decision, _ = l.unavailable(ctx, &p.policy, p.tableKey, take, reason)
+	p.decision, _ = l.unavailable(ctx, &p.policy, p.tableKey, take, reason, err)
 	p.decision = shadowed(&p.policy, p.decision)
 }
+
+var errTooSlow = errors.New("ratelimit: setting aside took too long")
 
 // tooSlow decides as if the part's holder had not answered.
 func (l *Limiter) tooSlow(ctx context.Context, p *part) {
 	if p.reserved {
-		l.decideAlone(ctx, p, ReasonUnavailable)
+		l.decideAlone(ctx, p, ReasonUnavailable, errTooSlow)
 	}
 }
 

@@ -76,7 +76,7 @@ type degraded struct {
 
 // enter notes a degraded decision, and returns the number of members that a
 // local limit is divided by.
-func (g *degradation) enter(policy, reason string, mode FailureMode, members int) int {
+func (g *degradation) enter(policy, reason string, mode FailureMode, members int, err error) int {
 	g.mu.Lock()
 	if g.policies == nil {
 		g.policies = make(map[string]degraded)
@@ -93,7 +93,7 @@ func (g *degradation) enter(policy, reason string, mode FailureMode, members int
 	g.count.Store(int64(len(g.policies)))
 	g.mu.Unlock()
 	if old.reason != reason {
-		g.logger.Warn("limiter degraded", "policy", policy, "reason", reason, "mode", mode.String())
+		g.logger.Warn("limiter degraded", "policy", policy, "reason", reason, "mode", mode.String(), "error", err)
 	}
 	return members
 }
@@ -136,9 +136,9 @@ func (l *Limiter) modeOf(p *Policy) FailureMode {
 }
 
 // unavailable decides by the failure mode.
-func (l *Limiter) unavailable(ctx context.Context, p *Policy, key []byte, o op, reason string) (Decision, int64) {
+func (l *Limiter) unavailable(ctx context.Context, p *Policy, key []byte, o op, reason string, err error) (Decision, int64) {
 	mode := l.modeOf(p)
-	members := l.degraded.enter(p.Name, reason, mode, l.members())
+	members := l.degraded.enter(p.Name, reason, mode, l.members(), err)
 	d := Decision{Limit: p.Limit, Policy: p.Name, Degraded: true, Reason: reason}
 	switch {
 	case mode == FailLocal && l.local != nil:

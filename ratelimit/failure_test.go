@@ -69,7 +69,7 @@ func (o *observed) last() Observation {
 // two are asked for.
 func undecided(t *testing.T, cfg Config) (*Limiter, *clustertest.Cluster, *logBuffer, *observed) {
 	t.Helper()
-	c := clustertest.Start(t, 1, func(_ int, cfg *cluster.Config) { cfg.MinMembers = 2 })
+	c := clustertest.Start(t, 1, patient, func(_ int, cfg *cluster.Config) { cfg.MinMembers = 2 })
 	log, obs := new(logBuffer), new(observed)
 	cfg.Cluster, cfg.Observer = c.Nodes[0], obs
 	cfg.Logger = slog.New(slog.NewJSONHandler(log, nil))
@@ -242,7 +242,7 @@ func TestCallersContext(t *testing.T) {
 func TestLocalShareDoesNotGrow(t *testing.T) {
 	g := degradation{logger: slog.New(slog.DiscardHandler)}
 	for i, c := range []struct{ members, want int }{{3, 3}, {1, 3}, {5, 5}, {2, 5}} {
-		if got := g.enter("p", ReasonUnavailable, FailLocal, c.members); got != c.want {
+		if got := g.enter("p", ReasonUnavailable, FailLocal, c.members, nil); got != c.want {
 			t.Errorf("%d: divided by %d, want %d", i, got, c.want)
 		}
 	}

@@ -213,7 +213,7 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 		if reason == "" {
 			return Decision{}, 0, fmt.Errorf("ratelimit: policy %s: %w", p.Name, ctx.Err())
 		}
-		d, granted := l.unavailable(ctx, p, tk, o, reason)
+		d, granted := l.unavailable(ctx, p, tk, o, reason, err)
 		return shadowed(p, d), granted, nil
 	}
 	l.degraded.leave(p.Name)
@@ -237,7 +237,7 @@ func (l *Limiter) decideShared(ctx context.Context, p *Policy, o op, from *sourc
 		if reason == "" {
 			return Decision{}, 0, fmt.Errorf("ratelimit: policy %s: %w", p.Name, ctx.Err())
 		}
-		d, granted := l.unavailable(ctx, p, key, o, reason)
+		d, granted := l.unavailable(ctx, p, key, o, reason, err)
 		return shadowed(p, d), granted, nil
 	}
 	d := Decision{Limit: p.Limit, Policy: p.Name, Reason: ReasonNewKeys}

@@ -78,7 +78,7 @@ func (l *Limiter) acquire(ctx context.Context, p *Policy, key string, cost int64
 		if reason == "" {
 			return nil, Decision{}, fmt.Errorf("ratelimit: policy %s: %w", p.Name, ctx.Err())
 		}
-		d, granted := l.unavailable(ctx, p, place.key, place.op, reason)
+		d, granted := l.unavailable(ctx, p, place.key, place.op, reason, err)
 		if l.modeOf(p) == FailLocal && granted > 0 && l.local != nil {
 			place.table = l.local
 			return place, d, nil
