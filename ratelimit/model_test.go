@@ -10,13 +10,15 @@ import (
 
 var sequenceSeed = flag.Uint64("sequence", 0, "run only this sequence of the model tests (1 and up)")
 
+var sequenceCount = uint64(100_000)
+
 // sequences runs f with 100,000 random streams, 5,000 under -short. Each stream
 // has a seed of its own, which a failure names.
 func sequences(t *testing.T, f func(t *testing.T, rnd *rand.Rand)) {
 	t.Helper()
-	n := uint64(100_000)
+	n := sequenceCount
 	if testing.Short() {
-		n = 5_000
+		n = min(n, 5_000)
 	}
 	first := uint64(1)
 	if *sequenceSeed > 0 {
