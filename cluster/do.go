@@ -14,7 +14,7 @@ import (
 // doSlow carries an operation through that the fast path could not: its key is
 // held elsewhere or by nobody just now, or its answer has to wait for the
 // backup.
-func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte, id uint64, op O, r R, ticket store.Ticket, epoch uint64) (R, error) {
+func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte, id uint64, op O, r R, ticket store.Ticket, ran *store.Reign) (R, error) {
 	var none R
 	o := t.owner
 	slot := uint16(hash % store.Slots)
@@ -24,8 +24,8 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 	}
 	defer o.calls.end(c)
 	again := false // an earlier try may have run
-	if epoch != 0 {
-		ok, err := t.confirm(ctx, c, ticket, epoch)
+	if ran != nil {
+		ok, err := t.confirm(ctx, c, ticket, ran)
 		if ok || err != nil {
 			return r, err
 		}
@@ -45,10 +45,10 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 		case o.self:
 			now := o.clock.now()
 			call := Call{Now: now, ID: id, Again: again, WallOffset: o.clock.wallOffset(now)}
-			r, ticket, epoch := t.store.Do(&o.gate, hash, key, call, op)
-			if epoch != 0 {
+			r, ticket, ran := t.store.Do(&o.gate, hash, key, call, op)
+			if ran != nil {
 				o.where[slot].Store(o.self)
-				ok, err := t.confirm(ctx, c, ticket, epoch)
+				ok, err := t.confirm(ctx, c, ticket, ran)
 				if ok || err != nil {
 					return r, err
 				}
@@ -203,10 +203,10 @@ func (o *owner) send(c *outcall, to possess.ID, wire []byte, again bool) bool {
 	return true
 }
 
-// confirm waits until what ran in epoch may be answered: the backup has it, if
-// it must, and the slot is still held under that epoch. It returns false when
+// confirm waits until what ran may be answered: the backup has it, if it must,
+// and the grant holds under which it ran. It returns false when
 // that can't be had any more.
-func (t *Table[S, O, R, M]) confirm(ctx context.Context, c *outcall, ticket store.Ticket, epoch uint64) (bool, error) {
+func (t *Table[S, O, R, M]) confirm(ctx context.Context, c *outcall, ticket store.Ticket, ran *store.Reign) (bool, error) {
 	o := t.owner
 	if ticket.Wait() {
 		id := c.id
@@ -232,8 +232,11 @@ func (t *Table[S, O, R, M]) confirm(ctx context.Context, c *outcall, ticket stor
 			}
 		}
 	}
-	for !o.gate.Still(c.slot, epoch, o.clock.now()) {
-		if !o.holds(c.slot, epoch) {
+	for !ran.Holds(o.clock.now()) {
+		if now := o.gate.Get(c.slot); now != nil && now.Epoch == ran.Epoch && now.Holds(o.clock.now()) {
+			return true, nil // the same possession under another backup's grant
+		}
+		if !o.holds(c.slot, ran.Epoch) {
 			return false, nil
 		}
 		ev := o.park(parked{slot: c.slot, call: c, callID: c.id})
@@ -336,8 +339,8 @@ func (e tableEntries[S, O, R, M]) serve(r *request) bool {
 	}
 	now := o.clock.now()
 	call := Call{Now: now, ID: r.id, Again: r.again, WallOffset: o.clock.wallOffset(now)}
-	result, ticket, epoch := e.Do(&o.gate, r.hash, r.key, call, op)
-	if epoch == 0 {
+	result, ticket, ran := e.Do(&o.gate, r.hash, r.key, call, op)
+	if ran == nil {
 		return false
 	}
 	slot := uint16(r.hash % store.Slots)
@@ -351,7 +354,7 @@ func (e tableEntries[S, O, R, M]) serve(r *request) bool {
 		o.urge(slot)
 		return true
 	}
-	if o.gate.Still(slot, epoch, o.clock.now()) {
+	if ran.Holds(o.clock.now()) {
 		e.answer(r.from, r.id, result)
 	}
 	return true

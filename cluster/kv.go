@@ -225,6 +225,14 @@ func (k *KV) close() error {
 	return k.own.Close()
 }
 
+// kill stops it as a crash would.
+func (k *KV) kill() error {
+	if k.own == nil {
+		return nil
+	}
+	return k.own.Kill()
+}
+
 // listenKV opens the port of the KV's gossip, before the membership tells others
 // of it (Meta.KVGossip is its Addr).
 func listenKV(bind string, host netip.Addr) (*kv.Gossip, error) {
@@ -247,6 +255,28 @@ type kvWiring struct {
 	transport   *peer.Transport
 	peers       func() []kv.Peer // the other live members
 	logger      *slog.Logger
+}
+
+// openKV starts this member's part of the KV; see startKV. The others are those
+// in its list that have a KV.
+func (n *Node) openKV(gossip *kv.Gossip) (*KV, error) {
+	return startKV(kvWiring{
+		clusterName: n.cfg.ClusterName,
+		secrets:     n.cfg.Secrets,
+		boot:        n.boot,
+		gossip:      gossip,
+		transport:   n.peers,
+		peers: func() []kv.Peer {
+			var others []kv.Peer
+			for _, m := range n.members.Members() {
+				if m.Boot != n.boot && m.KVGossip != "" {
+					others = append(others, kv.Peer{Boot: m.Boot, Gossip: m.KVGossip})
+				}
+			}
+			return others
+		},
+		logger: n.log,
+	})
 }
 
 // startKV starts this member's part of the KV, once it has a list of members. It

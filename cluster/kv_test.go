@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,5 +239,46 @@ func TestKVThroughPeerPort(t *testing.T) {
 				t.Fatalf("%d: got %q, %v, %v", i, it.Value, ok, err)
 			}
 		}
+	}
+}
+
+// Three members in one process, TLS between them, values of 500 bytes, 16
+// callers on one member.
+func BenchmarkKV(b *testing.B) {
+	ctx := context.Background()
+	_, kvs := kvNodes(b, 3)
+	value := make([]byte, 500)
+	for i := range 1000 {
+		if err := kvs[0].Set(ctx, fmt.Sprint(i), value, time.Hour); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, f := range map[string]func(i int) error{
+		"Set": func(i int) error { return kvs[0].Set(ctx, fmt.Sprint(i%1000), value, time.Hour) },
+		"Get": func(i int) error { _, _, err := kvs[0].Get(ctx, fmt.Sprint(i%1000)); return err },
+	} {
+		b.Run(name, func(b *testing.B) {
+			const callers = 16
+			var next atomic.Int64
+			took := make([][]time.Duration, callers)
+			var wg sync.WaitGroup
+			for c := range callers {
+				wg.Go(func() {
+					for i := int(next.Add(1)); i <= b.N; i = int(next.Add(1)) {
+						began := time.Now()
+						if err := f(i); err != nil {
+							b.Error(err)
+							return
+						}
+						took[c] = append(took[c], time.Since(began))
+					}
+				})
+			}
+			wg.Wait()
+			all := slices.Concat(took...)
+			slices.Sort(all)
+			b.ReportMetric(float64(all[len(all)/2].Microseconds()), "µs-p50")
+			b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "µs-p99")
+		})
 	}
 }

@@ -34,15 +34,16 @@ type owner struct {
 	// first, as far as is known; 0: the ring's first.
 	where [store.Slots]atomic.Uint64
 
-	mu      sync.Mutex // guards what follows; taken before any shard's lock
-	machine *possess.Machine
-	begun   bool
-	tables  tables
-	parked  map[uint16][]parked
-	waiting int      // operations parked
-	woken   []uint16 // slots whose parked operations are to be tried again
-	buf     []byte   // of the message being encoded
-	news    news
+	mu         sync.Mutex // guards what follows; taken before any shard's lock
+	machine    *possess.Machine
+	begun      bool
+	ringBefore *ring.Ring // that the machine was told of last
+	tables     tables
+	parked     map[uint16][]parked
+	waiting    int      // operations parked
+	woken      []uint16 // slots whose parked operations are to be tried again
+	buf        []byte   // of the message being encoded
+	news       news
 
 	settled chan struct{} // closed when everything that should be held is
 	stop    chan struct{}
@@ -134,9 +135,22 @@ func (o *owner) setView(now int64, r *ring.Ring, members []Member) {
 	if !o.begun {
 		return
 	}
-	for i := range o.where {
-		o.where[i].Store(0)
+	alive := map[uint64]bool{0: true}
+	for _, m := range members {
+		alive[m.Boot] = true
 	}
+	// A newcomer is asked only once somebody says that it holds the slot.
+	for i := range o.where {
+		switch at := o.where[i].Load(); {
+		case at == 0 && o.ringBefore != nil:
+			if first := uint64(o.ringBefore.Owner(uint16(i))); alive[first] {
+				o.where[i].Store(first)
+			}
+		case !alive[at]:
+			o.where[i].Store(0)
+		}
+	}
+	o.ringBefore = r
 	v := possess.View{
 		Order: func(slot uint16) (ids [4]possess.ID) {
 			for i, b := range r.Order(slot) {

@@ -119,11 +119,11 @@ func (t *Table[S, O, R, M]) Do(ctx context.Context, key []byte, op O) (R, error)
 	hash := xxhash.Sum64(key)
 	now := t.clock.now()
 	call := Call{Now: now, ID: newID(), WallOffset: t.clock.wallOffset(now)}
-	r, ticket, epoch := t.store.Do(t.gate, hash, key, call, op)
-	if t.owner == nil || epoch != 0 && !ticket.Wait() && t.gate.Still(uint16(hash%store.Slots), epoch, t.clock.now()) {
+	r, ticket, ran := t.store.Do(t.gate, hash, key, call, op)
+	if t.owner == nil || ran != nil && !ticket.Wait() && ran.Holds(t.clock.now()) {
 		return r, nil
 	}
-	return t.doSlow(ctx, hash, key, call.ID, op, r, ticket, epoch)
+	return t.doSlow(ctx, hash, key, call.ID, op, r, ticket, ran)
 }
 
 // Len returns the number of live entries that this member holds.

@@ -111,7 +111,7 @@ func (t timings) orDefaults() timings {
 // The rate of 16 callers did not depend on it: a Get takes 58 µs of processor
 // time over all members, a Set 65 µs, nearly all of it system calls
 // (BenchmarkGet, BenchmarkSet). The coordinator used 12 ms a second when idle.
-// 127 spreads 1,000 keys over a partition each eight and 16 callers rarely meet.
+// With 127, 16 callers rarely meet in one.
 const partitionCount = 127
 
 func (cfg Config) validate() error {

@@ -386,6 +386,17 @@ func (s *Store) Close() error {
 	return s.cfg.Gossip.Close()
 }
 
+// Kill stops this member's part as a crash would: without a word to the others.
+func (s *Store) Kill() error {
+	s.watch()
+	s.watching.Wait()
+	if in := s.current(); in != nil {
+		in.kill()
+		_ = in.gossip.Shutdown()
+	}
+	return s.Close()
+}
+
 // find looks for the latest entry of a key in what this member holds.
 func (g *engine) find(key string) envelope {
 	hkey := hashOf(key)

@@ -114,10 +114,9 @@ func TestAbruptLoss(t *testing.T) {
 	a, b, c := n.start(nil), n.start(nil), n.start(nil)
 	n.whole()
 	n.fill(a, count)
-	in := c.current()
-	in.kill()
-	// Closed first, the transport can't carry the news that we leave.
-	_ = in.gossip.Shutdown()
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	n.mu.Lock()
 	delete(n.members, c.boot)
 	n.mu.Unlock()

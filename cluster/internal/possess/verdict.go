@@ -35,8 +35,13 @@ func (m *Machine) Verdict(now int64, slot uint16, tried ID) Verdict {
 	case st.holder != 0 && st.holder != m.cfg.Self && !m.dead(st.holder):
 		return Verdict{Do: Moved, To: st.holder, Epoch: st.epoch}
 	}
-	if first := m.order(slot)[0]; first != m.cfg.Self && first != 0 {
-		return Verdict{Do: Moved, To: first}
+	order := m.order(slot)
+	switch {
+	case order[0] != m.cfg.Self && order[0] != 0:
+		return Verdict{Do: Moved, To: order[0]}
+	case st.epoch == 0 && order[1] != 0 && order[1] != tried && m.now-st.since < m.cfg.Grant:
+		// A newcomer: who was first before it knows.
+		return Verdict{Do: Moved, To: order[1]}
 	}
 	return Verdict{Do: Wait}
 }

@@ -186,8 +186,8 @@ func (m *member) try(r *request) {
 		bound = 0
 	}
 	now := m.clock()
-	allowed, ticket, epoch := m.store.Do(m.gate, k.hash, []byte(k.name), store.Call{Now: now}, take{w.opt.Limit, w.opt.Sync, bound})
-	if epoch == 0 {
+	allowed, ticket, ran := m.store.Do(m.gate, k.hash, []byte(k.name), store.Call{Now: now}, take{w.opt.Limit, w.opt.Sync, bound})
+	if ran == nil {
 		switch v := m.machine.Verdict(now, k.slot, r.tried); v.Do {
 		case possess.Moved:
 			m.reply(r, func(o *member, c *call) { o.moved(c, v) })

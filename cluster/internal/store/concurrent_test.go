@@ -52,7 +52,7 @@ func TestNothingRunsBehindTheGate(t *testing.T) {
 					return
 				default:
 				}
-				if _, _, epoch := st.Do(gate, hash, key, Call{Now: 1}, slot); epoch != 0 {
+				if _, _, reign := st.Do(gate, hash, key, Call{Now: 1}, slot); reign != nil {
 					ran.Add(1)
 				} else {
 					refused.Add(1)
@@ -81,7 +81,6 @@ func TestNothingRunsBehindTheGate(t *testing.T) {
 func TestGateAndGrant(t *testing.T) {
 	gate := new(Gate)
 	require.False(t, gate.Open(9, 1))
-	require.False(t, gate.Still(9, 0, 1))
 	g := new(Grant)
 	gate.Set(9, &Reign{Epoch: 4, Holder: 8, Grant: g})
 	require.False(t, gate.Open(9, 1), "a grant that was never given")
@@ -91,20 +90,19 @@ func TestGateAndGrant(t *testing.T) {
 	require.False(t, gate.Open(10, 1))
 	g.Extend(50)
 	require.EqualValues(t, 100, g.Until(), "a grant is never made shorter")
-	require.True(t, gate.Still(9, 4, 99))
-	require.False(t, gate.Still(9, 3, 99), "another reign")
-	require.False(t, gate.Still(9, 4, 100))
+	require.True(t, gate.Get(9).Holds(99))
+	require.False(t, gate.Get(9).Holds(100))
 	g.End()
 	require.False(t, gate.Open(9, 1))
 
 	st := newNums(10, nil)
 	key := []byte(keysOf(9, 1)[0])
-	_, _, epoch := st.Do(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
-	require.Zero(t, epoch)
+	_, _, reign := st.Do(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
+	require.Nil(t, reign)
 	require.Zero(t, st.Len(1, nil), "nothing happened")
 	g.Extend(100)
-	_, _, epoch = st.Do(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
-	require.EqualValues(t, 4, epoch)
+	_, _, reign = st.Do(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
+	require.EqualValues(t, 4, reign.Epoch)
 }
 
 // Everything at once: operations, messages to two audiences, promotions, looks,

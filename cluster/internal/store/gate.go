@@ -64,18 +64,16 @@ func (g *Gate) Open(slot uint16, now int64) bool {
 	return r != nil && now < r.Grant.until.Load()
 }
 
-// Still reports whether what ran in epoch may be answered at now: the slot is
-// held under the same possession, and its grant runs.
-func (g *Gate) Still(slot uint16, epoch uint64, now int64) bool {
-	r := g.slots[slot].Load()
-	return r != nil && r.Epoch == epoch && now < r.Grant.until.Load()
-}
+// Holds reports whether what ran in this reign may be answered at now: its
+// grant has not run out. That the slot was handed over in between, with what
+// ran, does not matter.
+func (r *Reign) Holds(now int64) bool { return now < r.Grant.until.Load() }
 
-func (g *Gate) open(slot uint16, c *Call) bool {
+func (g *Gate) open(slot uint16, c *Call) *Reign {
 	r := g.slots[slot].Load()
 	if r == nil || c.Now >= r.Grant.until.Load() {
-		return false
+		return nil
 	}
 	c.Epoch, c.Holder = r.Epoch, r.Holder
-	return true
+	return r
 }

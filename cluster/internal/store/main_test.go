@@ -124,8 +124,8 @@ func slotOf(key string) uint16 { return uint16(xxhash.Sum64String(key) % Slots) 
 
 // do runs op on key under an open gate.
 func (st *Store[S, O, R, M]) do(key string, now int64, op O) (R, Ticket) {
-	r, t, epoch := st.Do(alwaysOpen, xxhash.Sum64String(key), []byte(key), Call{Now: now}, op)
-	if epoch != 1 {
+	r, t, ran := st.Do(alwaysOpen, xxhash.Sum64String(key), []byte(key), Call{Now: now}, op)
+	if ran == nil || ran.Epoch != 1 {
 		panic("an open gate let nothing through")
 	}
 	return r, t

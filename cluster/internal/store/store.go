@@ -106,21 +106,21 @@ func (st *Store[S, O, R, M]) Machine() M { return st.machine }
 
 // Do runs op on the entry of key under the shard's lock, if the gate lets it:
 // gate is asked under the lock, so that once the gate is shut and the shard's
-// lock was taken and given back, nothing runs any more. It returns the epoch
-// under which op ran; 0 where the gate was shut, and then nothing happened. A
+// lock was taken and given back, nothing runs any more. It returns the reign
+// under which op ran; nil where the gate was shut, and then nothing happened. A
 // ticket to wait for means that the answer must be held back until the backup
 // has the change; see [Store.Await].
-func (st *Store[S, O, R, M]) Do(gate *Gate, hash uint64, key []byte, c Call, op O) (r R, t Ticket, epoch uint64) {
+func (st *Store[S, O, R, M]) Do(gate *Gate, hash uint64, key []byte, c Call, op O) (r R, t Ticket, ran *Reign) {
 	slot := uint16(hash % Slots)
 	sh := &st.shards[slot%shardCount]
 	sh.mu.Lock()
-	if !gate.open(slot, &c) {
+	if ran = gate.open(slot, &c); ran == nil {
 		sh.mu.Unlock()
-		return r, t, 0
+		return r, t, nil
 	}
 	r, t = st.apply(sh, slot, uint32(hash), key, c, op)
 	sh.mu.Unlock()
-	return r, t, c.Epoch
+	return r, t, ran
 }
 
 func (st *Store[S, O, R, M]) apply(sh *shard[S], slot uint16, hash uint32, key []byte, c Call, op O) (R, Ticket) {
