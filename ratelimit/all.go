@@ -85,7 +85,7 @@ func (l *Limiter) allowAll(ctx context.Context, parts []part) (bool, error) {
 	if len(parts) == 1 {
 		p := &parts[0]
 		var err error
-		p.decision, _, err = l.decide(ctx, &p.policy, p.key, opTake, p.cost, p.from.orNil())
+		_, err = l.decide(ctx, &p.policy, p.key, opTake, p.cost, p.from.orNil(), &p.decision)
 		if err != nil {
 			return false, inCheck(0, err)
 		}
@@ -189,7 +189,7 @@ func (l *Limiter) each(parts []part, f func(*part)) {
 
 func (l *Limiter) prepare(p *part) error {
 	if l.fake != realLimiter {
-		p.decision, _, _ = l.fake.decide(&p.policy, p.cost)
+		l.fake.decide(&p.policy, p.cost, &p.decision)
 		return nil
 	}
 	if err := l.resolve(&p.policy, p.key); err != nil {
@@ -202,11 +202,12 @@ func (l *Limiter) prepare(p *part) error {
 		return err
 	}
 	if p.policy.Unlimited {
-		p.decision = unlimited(&p.policy)
+		p.decision.unlimited(&p.policy)
 		return nil
 	}
 	p.tableKey = tableKey(nil, p.policy.Name, p.key)
-	p.op = op{kind: opReserve, flags: flagWait, rule: l.rule(&p.policy), cost: p.cost, id: rand.Uint64()}
+	p.op = op{kind: opReserve, flags: flagWait, cost: p.cost, id: rand.Uint64()}
+	l.setRule(&p.op.rule, &p.policy)
 	return nil
 }
 
@@ -228,7 +229,7 @@ func (l *Limiter) reserve(ctx context.Context, p *part) {
 			l.newKeys.capped.Add(1)
 			res, err = l.table.Do(ctx, p.tableKey, o)
 		} else {
-			l.newKeys.saw(from, res)
+			l.newKeys.saw(from, &res)
 		}
 	}
 	if err != nil {
@@ -237,9 +238,7 @@ func (l *Limiter) reserve(ctx context.Context, p *part) {
 	}
 	l.degraded.leave(p.policy.Name)
 	p.reserved = res.allowed()
-	p.decision = Decision{Limit: p.policy.Limit, Policy: p.policy.Name, Reason: reason}
-	p.decision.fill(&res)
-	p.decision = shadowed(&p.policy, p.decision)
+	p.decision.set(&p.policy, &res, reason)
 }
 
 // cannotReserve lets the failure mode decide, or notes the caller's own end.
@@ -256,8 +255,7 @@ func (l *Limiter) cannotReserve(ctx context.Context, p *part, err error) {
 func (l *Limiter) decideAlone(ctx context.Context, p *part, reason string, err error) {
 	take := p.op
 	take.kind = opTake
-	p.decision, _ = l.unavailable(ctx, &p.policy, p.tableKey, take, reason, err)
-	p.decision = shadowed(&p.policy, p.decision)
+	l.unavailable(ctx, &p.policy, p.tableKey, take, reason, err, &p.decision)
 }
 
 var errTooSlow = errors.New("ratelimit: setting aside took too long")

@@ -11,7 +11,8 @@ import (
 // [*FieldError] for bad input, [ErrClosed], or the context's; a denial is not
 // an error.
 func (l *Limiter) Allow(ctx context.Context, policy Policy, key string) (Decision, error) {
-	d, _, err := l.decide(ctx, &policy, key, opTake, 1, nil)
+	var d Decision
+	_, err := l.decide(ctx, &policy, key, opTake, 1, nil, &d)
 	return d, err
 }
 
@@ -19,14 +20,16 @@ func (l *Limiter) Allow(ctx context.Context, policy Policy, key string) (Decisio
 // is always allowed; one above the policy's burst could never be, and is a
 // [*FieldError].
 func (l *Limiter) AllowN(ctx context.Context, policy Policy, key string, cost int64) (Decision, error) {
-	d, _, err := l.decide(ctx, &policy, key, opTake, cost, nil)
+	var d Decision
+	_, err := l.decide(ctx, &policy, key, opTake, cost, nil, &d)
 	return d, err
 }
 
 // AllowAtMost spends as many permits as there are, at most cost, and returns
 // how many it spent. The decision is a denial where that is none.
 func (l *Limiter) AllowAtMost(ctx context.Context, policy Policy, key string, cost int64) (int64, Decision, error) {
-	d, granted, err := l.decide(ctx, &policy, key, opAtMost, cost, nil)
+	var d Decision
+	granted, err := l.decide(ctx, &policy, key, opAtMost, cost, nil, &d)
 	if d.Reason == ReasonShadow {
 		granted = cost
 	}
@@ -41,7 +44,8 @@ func (l *Limiter) Limit(ctx context.Context, policy Policy, key string) error {
 
 // LimitN is Limit with a cost.
 func (l *Limiter) LimitN(ctx context.Context, policy Policy, key string, cost int64) error {
-	d, _, err := l.decide(ctx, &policy, key, opTake, cost, nil)
+	var d Decision
+	_, err := l.decide(ctx, &policy, key, opTake, cost, nil, &d)
 	if err == nil && !d.Allowed {
 		err = &ExceededError{Decision: d}
 	}
@@ -56,7 +60,8 @@ func (l *Limiter) Status(ctx context.Context, policy Policy, key string) (Decisi
 // StatusN returns what AllowN would, except that Remaining is what there is
 // now, and spends nothing.
 func (l *Limiter) StatusN(ctx context.Context, policy Policy, key string, cost int64) (Decision, error) {
-	d, _, err := l.decide(ctx, &policy, key, opStatus, cost, nil)
+	var d Decision
+	_, err := l.decide(ctx, &policy, key, opStatus, cost, nil, &d)
 	return d, err
 }
 

@@ -135,11 +135,11 @@ func (l *Limiter) modeOf(p *Policy) FailureMode {
 	return l.onUnavailable
 }
 
-// unavailable decides by the failure mode.
-func (l *Limiter) unavailable(ctx context.Context, p *Policy, key []byte, o op, reason string, err error) (Decision, int64) {
+// unavailable decides by the failure mode, because of err.
+func (l *Limiter) unavailable(ctx context.Context, p *Policy, key []byte, o op, reason string, err error, d *Decision) (granted int64) {
 	mode := l.modeOf(p)
 	members := l.degraded.enter(p.Name, reason, mode, l.members(), err)
-	d := Decision{Limit: p.Limit, Policy: p.Name, Degraded: true, Reason: reason}
+	*d = Decision{Limit: p.Limit, Policy: p.Name, Degraded: true, Reason: reason}
 	switch {
 	case mode == FailLocal && l.local != nil:
 		share := *p
@@ -151,16 +151,17 @@ func (l *Limiter) unavailable(ctx context.Context, p *Policy, key []byte, o op, 
 		o.flags &^= flagWait
 		res, err := l.local.Do(context.WithoutCancel(ctx), key, o)
 		if err == nil {
-			d.fill(&res)
-			d.Limit = share.Limit
-			return d, res.granted
+			d.set(&share, &res, reason)
+			d.Degraded = true
+			return res.granted
 		}
 	case mode == FailOpen:
 		d.Allowed, d.Remaining = true, p.capacity()
-		return d, o.cost
+		return o.cost
 	}
 	d.RetryAfter = degradedRetry
-	return d, 0
+	d.shadow(p)
+	return 0
 }
 
 // degradedRetry is the RetryAfter of a decision that was denied because nobody

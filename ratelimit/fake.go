@@ -18,12 +18,12 @@ var (
 	AlwaysDeny  = &Limiter{fake: denying}
 )
 
-func (f fake) decide(p *Policy, cost int64) (Decision, int64, error) {
-	d := Decision{Limit: max(p.Limit, 0), Policy: p.Name}
+func (f fake) decide(p *Policy, cost int64, d *Decision) (granted int64) {
+	*d = Decision{Limit: max(p.Limit, 0), Policy: p.Name}
 	if f == allowing {
 		d.Allowed, d.Remaining = true, max(p.capacity(), 0)
-		return d, cost, nil
+		return cost
 	}
 	d.RetryAfter, d.ResetAfter, d.NextAfter = time.Second, time.Second, time.Second
-	return d, 0, nil
+	return 0
 }

@@ -157,7 +157,7 @@ func (h *handler) serveOne(w http.ResponseWriter, r *http.Request) {
 	a := &one[0]
 	a.policy = rule.Policy
 	from := h.Limiter.newKeys.of(a.policy.Name, h.source(r))
-	if a.decision, _, err = h.Limiter.decide(r.Context(), &a.policy, key, opTake, cost, from.orNil()); err != nil {
+	if _, err = h.Limiter.decide(r.Context(), &a.policy, key, opTake, cost, from.orNil(), &a.decision); err != nil {
 		h.Error(w, r, err)
 		return
 	}

@@ -83,7 +83,7 @@ func (n *newKeys) over(s *source) bool {
 func (n *newKeys) minute() uint64 { return uint64(n.now().Unix()/60) & newKeysCountMask }
 
 // saw counts the key if it was created.
-func (n *newKeys) saw(s *source, res result) {
+func (n *newKeys) saw(s *source, res *result) {
 	if res.flags&(resultFresh|resultAllowed) != resultFresh|resultAllowed {
 		return
 	}

@@ -11,7 +11,8 @@ import (
 func (l *Limiter) allowFrom(t *testing.T, p Policy, key, addr string) Decision {
 	t.Helper()
 	from := l.newKeys.of(p.Name, netip.MustParseAddr(addr))
-	d, _, err := l.decide(context.Background(), &p, key, opTake, 1, from.orNil())
+	var d Decision
+	_, err := l.decide(context.Background(), &p, key, opTake, 1, from.orNil(), &d)
 	if err != nil {
 		t.Fatal(err)
 	}

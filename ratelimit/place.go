@@ -40,8 +40,9 @@ func (l *Limiter) AcquireN(ctx context.Context, policy Policy, key string, cost 
 
 func (l *Limiter) acquireObserved(ctx context.Context, p *Policy, key string, cost int64) (*Place, Decision, error) {
 	if l.fake != realLimiter {
-		d, _, err := l.fake.decide(p, cost)
-		return nil, d, err
+		var d Decision
+		l.fake.decide(p, cost, &d)
+		return nil, d, nil
 	}
 	start := time.Now()
 	place, d, err := l.acquire(ctx, p, key, cost)
@@ -64,32 +65,30 @@ func (l *Limiter) acquire(ctx context.Context, p *Policy, key string, cost int64
 	if cost == 0 {
 		return nil, Decision{}, badField("cost", "must be at least 1 to take a place")
 	}
+	var d Decision
 	if p.Unlimited {
-		return nil, unlimited(p), nil
+		d.unlimited(p)
+		return nil, d, nil
 	}
 	place := &Place{limiter: l, table: l.table, name: p.Name, key: tableKey(nil, p.Name, key)}
-	place.op = op{kind: opAcquire, rule: l.rule(p), cost: cost, id: rand.Uint64()}
+	place.op = op{kind: opAcquire, cost: cost, id: rand.Uint64()}
+	l.setRule(&place.op.rule, p)
 	if p.Synchronous {
 		place.op.flags = flagWait
 	}
 	res, err := l.table.Do(ctx, place.key, place.op)
 	if err != nil {
-		reason := reasonOf(ctx, err)
-		if reason == "" {
-			return nil, Decision{}, fmt.Errorf("ratelimit: policy %s: %w", p.Name, ctx.Err())
-		}
-		d, granted := l.unavailable(ctx, p, place.key, place.op, reason, err)
-		if l.modeOf(p) == FailLocal && granted > 0 && l.local != nil {
+		granted, err := l.undecided(ctx, p, place.key, place.op, err, &d)
+		if err == nil && l.modeOf(p) == FailLocal && granted > 0 && l.local != nil {
 			place.table = l.local
 			return place, d, nil
 		}
-		return nil, shadowed(p, d), nil
+		return nil, d, err
 	}
 	l.degraded.leave(p.Name)
-	d := Decision{Limit: p.Limit, Policy: p.Name}
-	d.fill(&res)
-	if !d.Allowed {
-		return nil, shadowed(p, d), nil
+	d.set(p, &res, "")
+	if !res.allowed() {
+		return nil, d, nil
 	}
 	return place, d, nil
 }

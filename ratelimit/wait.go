@@ -65,7 +65,8 @@ func (l *Limiter) Refund(ctx context.Context, policy Policy, key string, cost in
 	if p.Unlimited || cost == 0 {
 		return nil
 	}
-	o := op{kind: opRefund, flags: flagKnown, rule: l.rule(p), cost: cost}
+	o := op{kind: opRefund, flags: flagKnown, cost: cost}
+	l.setRule(&o.rule, p)
 	if p.Synchronous {
 		o.flags |= flagWait
 	}
