@@ -84,11 +84,14 @@ func TestRevocationOverACluster(t *testing.T) {
 				t.Errorf("round %d: member %d: %v, %v", round, i, r.Verdict, err)
 			}
 		}
+		for enough := after.Load() + 2*int64(callers); after.Load() < enough && !t.Failed(); {
+			time.Sleep(100 * time.Microsecond)
+		}
 		close(stop)
 		wg.Wait()
 	}
-	if before.Load() == 0 || after.Load() == 0 {
-		t.Errorf("%d accepted before, %d refused after", before.Load(), after.Load())
+	if before.Load() == 0 {
+		t.Error("nobody was accepted before")
 	}
 	slices.Sort(took)
 	t.Logf("%d revocations under load: p50 %v, p99 %v", rounds, took[rounds/2], took[rounds*99/100])

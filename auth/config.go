@@ -40,7 +40,7 @@ type Config struct {
 	StaleTTL time.Duration
 	// NearBytes bounds this member's cache of known keys; default 32 MiB (about 50,000 keys), at least 2 MiB.
 	NearBytes int64
-	// NearUnknown bounds the number of unknown keys that are remembered; default 65,536 (about 6 MiB), at least 16.
+	// NearUnknown bounds the number of unknown keys that are remembered; default 65,536 (about 8 MiB), at least 16.
 	NearUnknown int
 
 	// StoreTimeout bounds one look-up; default 1 s, at least 1 ms.

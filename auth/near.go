@@ -11,7 +11,7 @@ import (
 const nearShards = 64
 
 // entryOverhead is what an entry costs beside its strings: itself, its principal, its places in map and ring.
-const entryOverhead = 512
+const entryOverhead = 600
 
 // entry is a known key as the near cache has it. All but the atomics is fixed once it is in the cache.
 type entry struct {
