@@ -37,7 +37,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 		holder = order[0]
 	}
 	c.route = possess.NewRoute(order, holder, 0)
-	var wire []byte
+	c.wire = c.wire[:0]
 	for {
 		var ev outevent
 		waits := true // the present target has it
@@ -62,11 +62,11 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 				}
 			}
 		default:
-			if wire == nil {
-				wire = appendRequest(make([]byte, 0, 64+len(key)), &request{table: t.id, key: key})
-				wire = t.store.Machine().AppendOp(wire, op)
+			if len(c.wire) == 0 {
+				c.wire = appendRequest(c.wire, &request{table: t.id, key: key})
+				c.wire = t.store.Machine().AppendOp(c.wire, op)
 			}
-			if !o.send(c, target, wire, again) {
+			if !o.send(c, target, again) {
 				ev = outevent{kind: evUnsent, from: target}
 				break // of the switch
 			}
@@ -82,7 +82,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			if ev.from != 0 && possess.ID(o.where[slot].Load()) != ev.from {
 				o.where[slot].Store(ev.from)
 			}
-			return t.store.Machine().ParseResult(ev.body)
+			return t.store.Machine().ParseResult(ev.result())
 		case evMoved:
 			o.where[slot].Store(ev.to)
 			wait, waits = c.route.MovedTo(ev.to, ev.epoch), false
@@ -183,18 +183,18 @@ const (
 )
 
 // send sends an operation to a member; false where that is not possible.
-func (o *owner) send(c *outcall, to possess.ID, wire []byte, again bool) bool {
+func (o *owner) send(c *outcall, to possess.ID, again bool) bool {
 	for i := range 8 {
-		wire[requestTried+i] = byte(c.route.Tried >> (56 - 8*i))
+		c.wire[requestTried+i] = byte(c.route.Tried >> (56 - 8*i))
 	}
 	if again {
-		wire[requestAgain] = 1
+		c.wire[requestAgain] = 1
 	}
 	if !o.node.peers.Allow(peer.Boot(to)) {
 		return false
 	}
 	c.watch(to, o.clock.now()+routeSilence)
-	err := o.node.peers.Send(peer.Boot(to), peer.LaneOps, peer.Message{Type: typeOp, ID: c.id, Slot: c.slot, Payload: wire})
+	err := o.node.peers.Send(peer.Boot(to), peer.LaneOps, peer.Message{Type: typeOp, ID: c.id, Slot: c.slot, Payload: c.wire})
 	if err != nil {
 		c.watch(0, 0)
 		o.node.peers.Cancelled(peer.Boot(to))
@@ -329,7 +329,7 @@ func (e tableEntries[S, O, R, M]) keysHere(prefix string, limit int) []string {
 }
 
 // serve runs an operation that came from another member.
-func (e tableEntries[S, O, R, M]) serve(r *request) bool {
+func (e tableEntries[S, O, R, M]) serve(r request) bool {
 	o := e.t.owner
 	m := e.Machine()
 	op, err := m.ParseOp(r.op)

@@ -20,6 +20,7 @@ type outcall struct {
 	route    possess.Route
 	deadline int64
 	events   chan outevent // capacity for all that can be on their way
+	wire     []byte        // the operation as it is sent
 
 	mu     sync.Mutex // guards what the sweeper looks at
 	due    int64      // when the target counts as silent; 0: it is not waited for
@@ -31,7 +32,24 @@ type outevent struct {
 	from  possess.ID // for lost and silent: the target
 	to    possess.ID // for moved
 	epoch uint64
-	body  []byte // for answered
+	n     int // length of the result, for answered …
+	short [40]byte
+	long  []byte // … which is here if it does not fit there
+}
+
+// result returns the encoded result of an answered operation.
+func (ev *outevent) result() []byte {
+	if ev.long != nil {
+		return ev.long
+	}
+	return ev.short[:ev.n]
+}
+
+func (ev *outevent) setResult(b []byte) {
+	ev.n = copy(ev.short[:], b)
+	if ev.n < len(b) {
+		ev.long = append([]byte(nil), b...)
+	}
 }
 
 type eventKind byte
@@ -77,7 +95,7 @@ func (cs *outcalls) init(time int64) {
 
 func (cs *outcalls) shard(id uint64) *outshard { return &cs.shards[id%uint64(len(cs.shards))] }
 
-var outcallPool = sync.Pool{New: func() any { return &outcall{events: make(chan outevent, 16)} }}
+var outcallPool = sync.Pool{New: func() any { return &outcall{events: make(chan outevent, 8)} }}
 
 // begin registers an operation.
 func (cs *outcalls) begin(ctx context.Context, id uint64, slot uint16, now int64) (*outcall, error) {
@@ -126,7 +144,7 @@ func (cs *outcalls) deliver(id uint64, ev outevent) {
 	}
 }
 
-// give never waits: an operation that has 16 events before it knows enough.
+// give never waits: an operation that has 8 events before it knows enough.
 func (c *outcall) give(ev outevent) {
 	select {
 	case c.events <- ev:
@@ -230,6 +248,8 @@ type request struct {
 	parked   bool // has been, before
 }
 
+// appendRequest appends an operation's frame; r.op may be left out and be
+// appended after it.
 func appendRequest(b []byte, r *request) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.table)
 	b = binary.BigEndian.AppendUint64(b, r.tried)

@@ -40,20 +40,26 @@ func (o *owner) serve(from peer.Boot, m peer.Message) {
 	}
 	r.id, r.from, r.arrived = m.ID, replyTo{from, m.Via}, o.clock.now()
 	r.hash = xxhash.Sum64(r.key)
-	o.tryRequest(&r)
+	o.tryRequest(r)
 }
 
 // tryRequest runs r if that is possible here and now, or parks it, or answers
 // where to go instead.
-func (o *owner) tryRequest(r *request) {
+func (o *owner) tryRequest(r request) {
 	t := o.tables.get(r.table)
 	if t != nil && t.serve(r) {
 		return
 	}
+	o.parkRequest(r)
+}
+
+// parkRequest is of its own so that r stays off the heap where it is not
+// parked.
+func (o *owner) parkRequest(r request) {
 	again := r.parked
-	switch ev := o.park(parked{slot: uint16(r.hash % store.Slots), tried: r.tried, request: r}); {
+	switch ev := o.park(parked{slot: uint16(r.hash % store.Slots), tried: r.tried, request: &r}); {
 	case ev.kind != evAgain:
-		o.replyEvent(r, ev)
+		o.replyEvent(&r, ev)
 	case !again:
 		// So that its caller does not take waiting for silence.
 		o.reply(r.from, r.id, evParked, nil)
@@ -89,7 +95,7 @@ func (o *owner) replied(from peer.Boot, m peer.Message) {
 	ev := outevent{kind: eventKind(m.Payload[0]), from: possess.ID(from)}
 	switch body := m.Payload[1:]; ev.kind {
 	case evAnswered:
-		ev.body = append([]byte(nil), body...)
+		ev.setResult(body)
 	case evMoved:
 		if len(body) != 16 {
 			return
@@ -169,7 +175,7 @@ func (p parked) again() {
 		p.owner.calls.deliver(p.callID, outevent{kind: evAgain})
 		return
 	}
-	p.owner.tryRequest(p.request)
+	p.owner.tryRequest(*p.request)
 }
 
 // takeWoken returns the operations whose slots were woken. owner.mu is held.

@@ -28,7 +28,7 @@ type entries interface {
 
 	// serve runs an operation that came from another member; false: this
 	// member does not have the table.
-	serve(r *request) bool
+	serve(r request) bool
 	keysHere(prefix string, limit int) []string
 	Len(now int64, include func(slot uint16) bool) int
 }
@@ -53,7 +53,7 @@ type named struct {
 // unknown is a table that this member does not have.
 type unknown struct{ *store.RawStore }
 
-func (unknown) serve(*request) bool           { return false }
+func (unknown) serve(request) bool           { return false }
 func (unknown) keysHere(string, int) []string { return nil }
 
 func tableID(name string) uint64 { return xxhash.Sum64String(name) }
