@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -71,12 +72,16 @@ func (a *Authenticator) announce(ctx context.Context, d Digest, revision uint64,
 	m := announcement{digest: d, revision: revision}
 	a.learn(&m) // this member first, whatever becomes of the rest
 	telling := context.WithoutCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	if a.shared != nil {
-		c, cancel := context.WithTimeout(telling, sharedTimeout)
-		if err := a.shared.Delete(c, a.sharedKey(&d)); err != nil {
-			a.stats.sharedErrors.Add(1) // what is left there is recognised as old
-		}
-		cancel()
+		wg.Go(func() {
+			c, cancel := context.WithTimeout(telling, sharedTimeout)
+			defer cancel()
+			if err := a.shared.Delete(c, a.sharedKey(&d)); err != nil {
+				a.stats.sharedErrors.Add(1) // what is left there is recognised as old
+			}
+		})
 	}
 	published := a.publish(telling, &m)
 	committed := a.clock.read()

@@ -67,8 +67,21 @@ type Config struct {
 
 // FailureLimit says how long a client has to wait before it may try another key; 0 or less: not at all. It is called
 // with 0 failures before a key that is not known here is looked up, which must cost the client nothing, and with 1
-// after each failed verification. Any limiter of functions fits. The client is what WithClient or the middleware put
-// in ctx, never something taken from the presented key: whoever guesses keys spends only what is their own.
+// after each failed verification. The client is what WithClient or the middleware put in ctx, never something taken
+// from the presented key: whoever guesses keys spends only what is their own. With package ratelimit:
+//
+//	failures := ratelimit.PerMinute("auth-failures", 20)
+//	limit := func(ctx context.Context, client string, n int) time.Duration {
+//		if n > 0 {
+//			_, _ = limits.Allow(ctx, failures, client)
+//			return 0
+//		}
+//		d, _ := limits.Status(ctx, failures, client)
+//		if d.Allowed {
+//			return 0
+//		}
+//		return d.RetryAfter
+//	}
 type FailureLimit func(ctx context.Context, client string, failures int) (retryAfter time.Duration)
 
 var namespacePattern = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)

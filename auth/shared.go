@@ -27,7 +27,7 @@ var NoShared Shared = noShared{}
 
 type noShared struct{}
 
-func (noShared) Get(context.Context, string) ([]byte, bool, error)         { return nil, false, nil }
+func (noShared) Get(context.Context, string) ([]byte, bool, error)        { return nil, false, nil }
 func (noShared) Set(context.Context, string, []byte, time.Duration) error { return nil }
 func (noShared) Delete(context.Context, string) error                     { return nil }
 

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/peerlimit/peerlimit/cache"
+	"github.com/peerlimit/peerlimit/cluster"
 )
 
 // fakeShared is a cache of all members. It never forgets by itself, and a delete can be made to be lost.
@@ -152,6 +155,28 @@ func TestSharedValueAgesAndExpires(t *testing.T) {
 		}
 	})
 }
+
+func TestClusterKVIsAShared(t *testing.T) {
+	s, ctx := kvShared{cluster.LocalKV(0)}, t.Context()
+	if _, ok, err := s.Get(ctx, "auth:k"); ok || err != nil {
+		t.Errorf("nothing yet: %v, %v", ok, err)
+	}
+	if err := s.Set(ctx, "auth:k", []byte("v"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if v, ok, err := s.Get(ctx, "auth:k"); !ok || err != nil || string(v) != "v" {
+		t.Errorf("got %q, %v, %v", v, ok, err)
+	}
+	if err := s.Delete(ctx, "auth:k"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Get(ctx, "auth:k"); ok || err != nil {
+		t.Errorf("after the delete: %v, %v", ok, err)
+	}
+}
+
+// A cache of package cache is a Shared too.
+var _ Shared = (*cache.Cache[[]byte])(nil)
 
 func TestDecodeSharedRefuses(t *testing.T) {
 	k := Key{ID: "key_1", Digest: DigestOf("a"), Project: "p", Metadata: map[string]string{"x": "y"}}

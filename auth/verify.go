@@ -21,8 +21,8 @@ func WithClient(ctx context.Context, client string) context.Context {
 // Verify judges a presented key. A nil error comes with a verdict about the key, an error with Unavailable: it wraps
 // ErrUnavailable and the cause (ctx's error among them), or is a *ThrottledError. Only Valid lets anyone in.
 //
-// A key that is cached here is judged without blocking or allocating. Otherwise Verify takes at most StoreTimeout and
-// some 0.5 s, or until ctx is done.
+// A key that is cached here is judged without blocking or allocating. Otherwise Verify takes at most twice
+// Config.StoreTimeout and a second, and not longer than ctx.
 func (a *Authenticator) Verify(ctx context.Context, key string) (Result, error) {
 	if len(key) == 0 || len(key) > MaxKeyLength {
 		return a.malformed(ctx), nil
@@ -59,6 +59,8 @@ func (a *Authenticator) verifySlow(ctx context.Context, key string, d *Digest) (
 	if !a.format.wellFormed(key) {
 		return a.malformed(ctx), nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*a.cfg.StoreTimeout+time.Second)
+	defer cancel()
 	arrived := a.flights.arrive()
 	asked, waited := false, false // whether the client may try; whether a confirmation was waited for
 	for range maxTries {
