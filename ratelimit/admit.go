@@ -35,7 +35,7 @@ func (l *Limiter) Admit(ctx context.Context, checks ...Check) (*Admission, error
 	for i := range checks {
 		c := &checks[i]
 		if c.Policy.Algorithm != Concurrency {
-			parts = append(parts, l.part(c))
+			parts = append(parts, partOf(c))
 			continue
 		}
 		if !a.Allowed {

@@ -50,7 +50,7 @@ func (l *Limiter) AllowAll(ctx context.Context, checks ...Check) (All, error) {
 	}
 	parts := make([]part, len(checks))
 	for i := range checks {
-		parts[i] = l.part(&checks[i])
+		parts[i] = partOf(&checks[i])
 	}
 	allowed, err := l.allowAll(ctx, parts)
 	if err != nil {
@@ -77,15 +77,15 @@ type part struct {
 	err      error
 }
 
-func (l *Limiter) part(c *Check) part {
-	return part{policy: c.Policy, key: c.Key, cost: c.Cost, from: l.newKeys.of(c.Policy.Name, c.Source)}
+func partOf(c *Check) part {
+	return part{policy: c.Policy, key: c.Key, cost: c.Cost, from: source{addr: c.Source}}
 }
 
 func (l *Limiter) allowAll(ctx context.Context, parts []part) (bool, error) {
 	if len(parts) == 1 {
 		p := &parts[0]
 		var err error
-		_, err = l.decide(ctx, &p.policy, p.key, opTake, p.cost, p.from.orNil(), &p.decision)
+		_, err = l.decide(ctx, &p.policy, p.key, opTake, p.cost, &p.from, &p.decision)
 		if err != nil {
 			return false, inCheck(0, err)
 		}
@@ -216,21 +216,19 @@ func (l *Limiter) reserve(ctx context.Context, p *part) {
 		return
 	}
 	o := p.op
-	from := p.from.orNil()
-	if from != nil && l.newKeys.over(from) {
+	from, name := &p.from, p.policy.Name
+	if l.newKeys.over(from, name) {
 		o.flags |= flagKnown
 	}
 	reason := ""
 	res, err := l.table.Do(ctx, p.tableKey, o)
-	if from != nil && err == nil {
-		if res.flags&resultUnknown != 0 {
-			o.flags &^= flagKnown
-			p.tableKey, reason = from.key(p.policy.Name), ReasonNewKeys
-			l.newKeys.capped.Add(1)
-			res, err = l.table.Do(ctx, p.tableKey, o)
-		} else {
-			l.newKeys.saw(from, &res)
-		}
+	if err == nil && res.flags&resultUnknown != 0 {
+		o.flags &^= flagKnown
+		p.tableKey, reason = from.key(name), ReasonNewKeys
+		l.newKeys.capped.Add(1)
+		res, err = l.table.Do(ctx, p.tableKey, o)
+	} else if err == nil {
+		l.newKeys.saw(from, name, &res)
 	}
 	if err != nil {
 		l.cannotReserve(ctx, p, err)

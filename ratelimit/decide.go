@@ -48,7 +48,7 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 	if p.Synchronous {
 		o.flags = flagWait
 	}
-	if from != nil && l.newKeys.over(from) {
+	if from != nil && l.newKeys.over(from, p.Name) {
 		o.flags |= flagKnown
 	}
 	res, err := l.table.Do(ctx, tk, o)
@@ -59,7 +59,7 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 		if res.flags&resultUnknown != 0 {
 			return l.decideShared(ctx, p, o, from, d)
 		}
-		l.newKeys.saw(from, &res)
+		l.newKeys.saw(from, p.Name, &res)
 	}
 	l.degraded.leave(p.Name)
 	d.set(p, &res, "")

@@ -156,8 +156,8 @@ func (h *handler) serveOne(w http.ResponseWriter, r *http.Request) {
 	var one [1]asked
 	a := &one[0]
 	a.policy = rule.Policy
-	from := h.Limiter.newKeys.of(a.policy.Name, h.source(r))
-	if _, err = h.Limiter.decide(r.Context(), &a.policy, key, opTake, cost, from.orNil(), &a.decision); err != nil {
+	from := source{finder: h.finder, req: r}
+	if _, err = h.Limiter.decide(r.Context(), &a.policy, key, opTake, cost, &from, &a.decision); err != nil {
 		h.Error(w, r, err)
 		return
 	}

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"hash/maphash"
+	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ type newKeys struct {
 	now    func() time.Time
 	seed   maphash.Seed
 	cells  [newKeyCells]atomic.Uint64 // minute << 32 | keys, in parts
+	hot    atomic.Uint64              // the last minute in which a source reached the limit
 	capped atomic.Uint64              // decisions in a shared bucket
 }
 
@@ -42,40 +44,51 @@ func (n *newKeys) init(perMinute int, now func() time.Time) {
 }
 
 // source is where a request comes from: the prefix of an address. The zero value
-// is one that is not counted.
+// is one that is not counted. It is found out only when it is asked for.
 type source struct {
+	addr   netip.Addr
+	finder *finder       // with request: finds addr
+	req    *http.Request // nil: addr is known, or there is none
+
 	prefix netip.Prefix
 	cell   *atomic.Uint64
 }
 
-func (s *source) orNil() *source {
-	if s.cell == nil {
-		return nil
+// locate finds out where the source's count for a policy is, if it has one.
+// Private addresses are not counted: behind one of them stands a proxy that
+// speaks for everybody, or one's own.
+func (n *newKeys) locate(s *source, policy string) bool {
+	if s.cell != nil {
+		return true
 	}
-	return s
-}
-
-// of returns the source of a policy's requests from addr. Private addresses are
-// not counted: behind one of them stands a proxy that speaks for everybody, or
-// one's own.
-func (n *newKeys) of(policy string, addr netip.Addr) (s source) {
-	if n.limit == 0 || !addr.IsValid() || addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() {
-		return s
+	if s.req != nil {
+		s.addr, _ = s.finder.addr(s.req)
+		s.req = nil
+	}
+	a := s.addr
+	if !a.IsValid() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+		return false
 	}
 	bits := sourceBits6
-	if addr.Is4() {
+	if a.Is4() {
 		bits = sourceBits4
 	}
-	s.prefix, _ = addr.Prefix(bits)
-	a := s.prefix.Addr().As16()
-	h := maphash.Bytes(n.seed, a[:]) ^ maphash.String(n.seed, policy)
+	s.prefix, _ = a.Prefix(bits)
+	b := s.prefix.Addr().As16()
+	h := maphash.Bytes(n.seed, b[:]) ^ maphash.String(n.seed, policy)
 	s.cell = &n.cells[h%newKeyCells]
-	return s
+	return true
 }
 
-// over tells whether the source may create no more keys this minute. It reads
-// the clock only when it has created as many in some minute.
-func (n *newKeys) over(s *source) bool {
+// over tells whether the source may create no more keys this minute. As long as
+// no source has come that far it costs one load.
+func (n *newKeys) over(s *source, policy string) bool {
+	if hot := n.hot.Load(); hot == 0 || hot != n.minute() {
+		return false
+	}
+	if !n.locate(s, policy) {
+		return false
+	}
 	v := s.cell.Load()
 	return v&newKeysCountMask >= n.limit && v>>minuteShift == n.minute()
 }
@@ -83,12 +96,12 @@ func (n *newKeys) over(s *source) bool {
 func (n *newKeys) minute() uint64 { return uint64(n.now().Unix()/60) & newKeysCountMask }
 
 // saw counts the key if it was created.
-func (n *newKeys) saw(s *source, res *result) {
-	if res.flags&(resultFresh|resultAllowed) != resultFresh|resultAllowed {
+func (n *newKeys) saw(s *source, policy string, res *result) {
+	if n.limit == 0 || res.flags&(resultFresh|resultAllowed) != resultFresh|resultAllowed {
 		return
 	}
 	parts := uint64(min(res.whole, int64(time.Minute)) / (int64(time.Minute) / keyParts))
-	if parts == 0 {
+	if parts == 0 || !n.locate(s, policy) {
 		return
 	}
 	minute := n.minute()
@@ -99,6 +112,9 @@ func (n *newKeys) saw(s *source, res *result) {
 			next = minute<<minuteShift | parts
 		}
 		if s.cell.CompareAndSwap(v, next) {
+			if next&newKeysCountMask >= n.limit {
+				n.hot.Store(minute)
+			}
 			return
 		}
 	}

@@ -10,9 +10,9 @@ import (
 
 func (l *Limiter) allowFrom(t *testing.T, p Policy, key, addr string) Decision {
 	t.Helper()
-	from := l.newKeys.of(p.Name, netip.MustParseAddr(addr))
+	from := source{addr: netip.MustParseAddr(addr)}
 	var d Decision
-	_, err := l.decide(context.Background(), &p, key, opTake, 1, from.orNil(), &d)
+	_, err := l.decide(context.Background(), &p, key, opTake, 1, &from, &d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +77,8 @@ func TestMadeUpKeysAllOrNothing(t *testing.T) {
 	for i := range 50 {
 		addr := netip.MustParseAddr("203.0.113.7")
 		parts := []part{
-			{policy: p, key: "fixed", cost: 1, from: l.newKeys.of("p", addr)},
-			{policy: q, key: fmt.Sprint(i), cost: 1, from: l.newKeys.of("q", addr)},
+			{policy: p, key: "fixed", cost: 1, from: source{addr: addr}},
+			{policy: q, key: fmt.Sprint(i), cost: 1, from: source{addr: addr}},
 		}
 		ok, err := l.allowAll(ctx, parts)
 		if err != nil {
@@ -107,7 +107,22 @@ func TestShortLivedKeysHardlyCount(t *testing.T) {
 
 func TestNoCapOnNewKeys(t *testing.T) {
 	l, _ := alone(t, func(c *Config) { c.NewKeysPerMinute = -1 })
-	if s := l.newKeys.of("p", netip.MustParseAddr("203.0.113.7")); s.orNil() != nil {
-		t.Error("counts")
+	p := PerHour("p", 3)
+	for i := range 1000 {
+		if d := l.allowFrom(t, p, fmt.Sprint(i), "203.0.113.7"); !d.Allowed || d.Reason != "" {
+			t.Fatalf("%+v", d)
+		}
+	}
+}
+
+func TestPrivateSourcesAreNotCapped(t *testing.T) {
+	l, _ := alone(t, func(c *Config) { c.NewKeysPerMinute = 1 })
+	p := PerHour("p", 3)
+	for i, addr := range []string{"10.0.0.1", "192.168.1.1", "127.0.0.1", "::1", "fe80::1", "fd00::1"} {
+		for j := range 5 {
+			if d := l.allowFrom(t, p, fmt.Sprint(i, "-", j), addr); !d.Allowed || d.Reason != "" {
+				t.Errorf("%s: %+v", addr, d)
+			}
+		}
 	}
 }

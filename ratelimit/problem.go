@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -13,46 +12,50 @@ const (
 	ProblemReducedCapacity = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 )
 
-// problem is a body of RFC 9457.
-type problem struct {
-	Type             string   `json:"type,omitempty"`
-	Title            string   `json:"title"`
-	Status           int      `json:"status"`
-	Detail           string   `json:"detail,omitempty"`
-	ViolatedPolicies []string `json:"violated-policies,omitempty"`
-}
+// Header values that all problems share. They have no room to append to.
+var (
+	problemJSON = []string{"application/problem+json"}
+	noSniff     = []string{"nosniff"}
+)
 
-func (p problem) write(w http.ResponseWriter) {
-	body, err := json.Marshal(p)
-	if err != nil {
-		panic(err) // strings and integers only
-	}
+func writeProblem(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Del("Content-Length")
-	w.WriteHeader(p.Status)
+	h["Content-Type"] = problemJSON
+	h["X-Content-Type-Options"] = noSniff
+	delete(h, "Content-Length")
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that is gone needs no answer
 }
+
+const (
+	quotaExceeded   = `{"type":"` + ProblemQuotaExceeded + `","title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":[`
+	reducedCapacity = `{"type":"` + ProblemReducedCapacity + `","title":"Request cannot be satisfied due to temporary server capacity constraints","status":503,"violated-policies":[`
+)
 
 // WriteDenial answers a denied request as a [Middleware] does by default, with
 // 429 and a problem document, or with 503 where nobody could decide.
 func WriteDenial(w http.ResponseWriter, _ *http.Request, d Denial) {
-	p := problem{
-		Type:   ProblemQuotaExceeded,
-		Title:  "Request cannot be satisfied as assigned quota has been exceeded",
-		Status: http.StatusTooManyRequests,
-	}
+	// Written by hand, because floods of requests are what denials are for. The
+	// names of policies need no escapes.
+	var buf [512]byte
+	status, body := http.StatusTooManyRequests, append(buf[:0], quotaExceeded...)
 	if d.Unavailable {
-		p.Type, p.Status = ProblemReducedCapacity, http.StatusServiceUnavailable
-		p.Title = "Request cannot be satisfied due to temporary server capacity constraints"
+		status, body = http.StatusServiceUnavailable, append(buf[:0], reducedCapacity...)
 	}
+	first := true
 	for i := range d.Decisions {
-		if !d.Decisions[i].Allowed {
-			p.ViolatedPolicies = append(p.ViolatedPolicies, d.Decisions[i].Policy)
+		if d.Decisions[i].Allowed {
+			continue
 		}
+		if !first {
+			body = append(body, ',')
+		}
+		first = false
+		body = append(body, '"')
+		body = append(body, d.Decisions[i].Policy...)
+		body = append(body, '"')
 	}
-	p.write(w)
+	writeProblem(w, status, append(body, "]}"...))
 }
 
 // ofRequest says whether the request is to blame for a field, "cost" or
@@ -71,16 +74,10 @@ func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
 	var field *FieldError
 	var key *keyError
 	if errors.As(err, &key) || errors.As(err, &field) && ofRequest(field.Field) {
-		problem{
-			Title:  http.StatusText(http.StatusBadRequest),
-			Status: http.StatusBadRequest,
-			Detail: "The request lacks what it is rate-limited by, or has it in a form that cannot be used.",
-		}.write(w)
+		writeProblem(w, http.StatusBadRequest, []byte(`{"title":"Bad Request","status":400,`+
+			`"detail":"The request lacks what it is rate-limited by, or has it in a form that cannot be used."}`))
 		return
 	}
-	problem{
-		Title:  http.StatusText(http.StatusServiceUnavailable),
-		Status: http.StatusServiceUnavailable,
-		Detail: "The request could not be checked against its rate limits.",
-	}.write(w)
+	writeProblem(w, http.StatusServiceUnavailable, []byte(`{"title":"Service Unavailable","status":503,`+
+		`"detail":"The request could not be checked against its rate limits."}`))
 }
