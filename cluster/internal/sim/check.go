@@ -23,7 +23,12 @@ func sortedCalls(calls map[uint64]*call) []*call {
 // number admitted between the bounds.
 func (w *World) Settle(planned bool) {
 	w.stopped = true
-	w.Run(6 * second)
+	for i := 0; i < 60; i++ { // a merge may wait for others to be seen again
+		w.Run(100 * ms)
+		if i >= 15 && w.settled() {
+			break
+		}
+	}
 	for slot := range uint16(nSlots) {
 		var holders []possess.ID
 		for _, m := range w.Up() {
@@ -48,11 +53,15 @@ func (w *World) Settle(planned bool) {
 	unavailable := w.Unavailable
 	for round := 0; round < 3; round++ {
 		for i := range w.keys {
-			for j := int64(0); j < w.opt.Limit+5; j++ {
+			more := int64(3)
+			if round == 0 {
+				more += w.opt.Limit - w.keys[i].admitted
+			}
+			for range more {
 				w.Pick().call(i)
 			}
 		}
-		w.Run(second)
+		w.Run(300 * ms)
 	}
 	if w.Unavailable > unavailable {
 		w.violate("%d calls unanswered at rest", w.Unavailable-unavailable)
@@ -69,6 +78,16 @@ func (w *World) Settle(planned bool) {
 				k.name, k.slot, k.admitted, w.opt.Limit, low, high, w.Takeovers[k.slot], k.unknown)
 		}
 	}
+}
+
+// settled reports whether every member is where it should be.
+func (w *World) settled() bool {
+	for _, m := range w.Up() {
+		if !m.machine.Settled() {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *World) String() string {

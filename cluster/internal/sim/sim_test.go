@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,7 +18,10 @@ var (
 	runs  = flag.Uint64("sim.runs", 0, "runs in all; 0: 260, 10,000 with PEERLIMIT_SOAK=short, 1,000,000 with full")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // runs are small and many
+	goleak.VerifyTestMain(m)
+}
 
 // options varies what is not the scenario by seed.
 func options(seed uint64) Options {
