@@ -165,20 +165,26 @@ func (a *ratelimitAPI) nobodyDecided(d *ratelimit.Decision) bool {
 }
 
 // size answers how many keys have something used, over the cluster and of these
-// how many this member holds.
+// how many this member holds. Where a member can't be asked, the others' are
+// answered and the answer says so.
 func (a *ratelimitAPI) size(w http.ResponseWriter, r *http.Request) {
 	n, err := a.limits.Size(r.Context())
-	if err != nil {
+	if errors.Is(err, ratelimit.ErrClosed) || r.Context().Err() != nil {
 		a.fail(w, r, err)
 		return
 	}
-	writeJSONValue(w, http.StatusOK, keysView{Keys: n, Here: a.limits.Stats().Keys})
+	if err != nil {
+		a.log.Debug("not all keys counted", "error", err)
+	}
+	writeJSONValue(w, http.StatusOK, keysView{Keys: n, Here: a.limits.Stats().Keys, Partial: err != nil})
 }
 
 // keysView is the answer of GET /v1/ratelimit.
 type keysView struct {
 	Keys int `json:"keys"` // over the cluster
 	Here int `json:"here"` // held by the member that answers
+	// Partial: a member did not answer, so keys are those of the others.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // reset forgets what was used of one policy for one key.

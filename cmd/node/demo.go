@@ -22,10 +22,6 @@ const demoMembers = 3
 // demoDeadline is when the demo gives up. It takes some seconds.
 const demoDeadline = 28 * time.Second
 
-// takeOver is how long it takes at most until another member decides in the
-// place of one that was killed.
-const takeOver = 250 * time.Millisecond
-
 // demoRound is what a round counted.
 type demoRound struct {
 	Name    string `json:"name"`
@@ -127,8 +123,7 @@ func (d *demo) steadyRound(ctx context.Context) error {
 // killRound sends the same for another key and, when half of the limit is used,
 // kills the member that holds the key, with SIGKILL. Every answer waits for the
 // key's backup, so that even then not one more than the limit is allowed; a
-// permit may be lost with each request that was under way before another member
-// had taken over.
+// permit may be lost with each request that was under way at that moment.
 func (d *demo) killRound(ctx context.Context) error {
 	round := newDemoLoad(d.members, "kill", "demo:kill")
 	round.synchronous = true
@@ -148,8 +143,7 @@ func (d *demo) killRound(ctx context.Context) error {
 		if err := dead.kill(); err != nil {
 			return err
 		}
-		underWay = round.sent() - answered
-		underWay += round.mostUnderWay(takeOver) // some more, never less
+		underWay = round.sent() - answered // those of before and during the kill
 		return nil
 	}
 	result := d.view.follow(round, func() demoRound { return round.run(ctx, strike) })
@@ -158,7 +152,7 @@ func (d *demo) killRound(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if dead != nil {
-		d.view.say("   killed %s (pid %d), which held the key; %d requests were under way until another took over, %d sent to it got no answer",
+		d.view.say("   killed %s (pid %d), which held the key; %d requests were under way, %d sent to it got no answer",
 			dead.name, dead.pid(), underWay, round.errorsOf(dead))
 	}
 	d.view.say("allowed %d of %d (limit %d)", result.Allowed, result.Sent, result.Limit)

@@ -53,22 +53,6 @@ func (l *demoLoad) answered() (n int) {
 	return n
 }
 
-// mostUnderWay is how many requests at most were waiting for an answer at the
-// same time, in the time that d takes from now.
-func (l *demoLoad) mostUnderWay(d time.Duration) (most int) {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.After(d); ; {
-		answered := l.answered()
-		most = max(most, l.sent()-answered)
-		select {
-		case <-tick.C:
-		case <-end:
-			return most
-		}
-	}
-}
-
 func (l *demoLoad) errorsOf(m *demoMember) int {
 	for i := range l.members {
 		if l.members[i] == m {

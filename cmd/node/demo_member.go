@@ -146,23 +146,25 @@ func (m *demoMember) kill() error {
 	return nil
 }
 
-// waitForMembers returns when m sees n members alive and serves.
+// waitForMembers returns when m sees n members alive and all that it serves has
+// a copy at another one.
 func (m *demoMember) waitForMembers(ctx context.Context, n int) error {
 	for {
-		alive := 0
+		alive, unprotected := 0, 0
 		answer, _, err := m.client.do(ctx, http.MethodGet, "/v1/cluster", nil, http.StatusOK)
 		if err == nil {
 			var view cluster.Status
 			if err := json.Unmarshal(answer, &view); err != nil {
 				return err
 			}
+			unprotected = view.Possession.Unprotected
 			for _, other := range view.Members {
 				if other.State == cluster.StateAlive {
 					alive++
 				}
 			}
 		}
-		if alive == n {
+		if alive == n && unprotected == 0 {
 			return nil
 		}
 		select {
@@ -171,7 +173,7 @@ func (m *demoMember) waitForMembers(ctx context.Context, n int) error {
 			return fmt.Errorf("ended: %w", m.exit)
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("sees %d of %d members", alive, n)
+				err = fmt.Errorf("sees %d of %d members, and has %d slots without a copy elsewhere", alive, n, unprotected)
 			}
 			return err
 		}

@@ -41,20 +41,34 @@ func (c *statusCommand) Run(ctx context.Context, env *environment) error {
 	}
 	if c.JSON {
 		// Passed on as it came, so that nothing a newer member says is lost.
-		fmt.Fprintf(env.stdout, "{\"cluster\":%s,\"keys\":%d}\n", trimSpace(answer), keys.Keys)
+		fmt.Fprintf(env.stdout, "{\"cluster\":%s,\"keys\":%d,\"partial\":%t}\n", trimSpace(answer), keys.Keys, keys.Partial)
 		return nil
 	}
 	var view cluster.Status
 	if err := json.Unmarshal(answer, &view); err != nil {
 		return fmt.Errorf("%s: the answer is not a cluster: %w", c.HTTP, err)
 	}
-	return writeStatus(env.stdout, &view, keys.Keys)
+	return writeStatus(env.stdout, &view, &keys)
 }
 
-func writeStatus(w io.Writer, v *cluster.Status, keys int) error {
+func writeStatus(w io.Writer, v *cluster.Status, keys *keysView) error {
+	atLeast := ""
+	if keys.Partial {
+		atLeast = "at least " // a member did not answer
+	}
 	fmt.Fprintf(w, "cluster %s, seen by %s, up %s\n", v.Name, v.Self, milliseconds(v.UptimeMS).Round(time.Second))
-	fmt.Fprintf(w, "ring %s of %d slots, %d keys held, kv %s (breaker %s)\n\n",
-		v.Ring.Version, v.Ring.Slots, keys, v.KV.State, v.KV.Breaker)
+	fmt.Fprintf(w, "ring %s of %d slots, %s%d keys held, kv %s (breaker %s)\n",
+		v.Ring.Version, v.Ring.Slots, atLeast, keys.Keys, v.KV.State, v.KV.Breaker)
+	p := &v.Possession
+	fmt.Fprintf(w, "this member serves %d slots, %d without a full copy elsewhere; %d taken over, %d moved, %d merges; %d operations wait\n",
+		p.Slots, p.Unprotected, p.TakeOvers, p.Moves, p.Merges, p.Waiting)
+	if !v.Ready {
+		fmt.Fprintf(w, "not ready: %s\n", v.Reason)
+	}
+	if v.Short {
+		fmt.Fprintln(w, "short: fewer members are alive than --min-members asks for")
+	}
+	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "MEMBER\tSTATE\tSLOTS\tBREAKER\tPEER\tZONE\tVERSION")
 	for _, m := range v.Members {

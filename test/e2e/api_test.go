@@ -75,7 +75,17 @@ type ClusterView struct {
 		Version string `json:"version"`
 		Slots   int    `json:"slots"`
 	} `json:"ring"`
-	Breakers map[string]string `json:"breakers"`
+	Breakers   map[string]string `json:"breakers"`
+	Possession struct {
+		Slots       int    `json:"slots"`
+		Unprotected int    `json:"unprotected"`
+		TakeOvers   uint64 `json:"takeovers"`
+	} `json:"possession"`
+	KV struct {
+		State   string `json:"state"`
+		Breaker string `json:"breaker"`
+	} `json:"kv"`
+	FramesRejected map[string]uint64 `json:"frames_rejected"`
 }
 
 // Ask sends a request and decodes a 2xx answer, or a 429, into answer.

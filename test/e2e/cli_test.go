@@ -63,7 +63,7 @@ func TestStatusByCommandLine(t *testing.T) {
 
 	code, stdout, stderr := runNode(t, "status", "--http", m.HTTP)
 	require.Equal(t, 0, code, stderr)
-	for _, want := range []string{"cluster shop, seen by m2", "16384 slots", "1 keys held", "m1", "m2", "m3", "alive", "self"} {
+	for _, want := range []string{"cluster shop, seen by m2", "16384 slots", "1 keys held", "this member serves", "m1", "m2", "m3", "alive", "self"} {
 		assert.Contains(t, stdout, want)
 	}
 	code, stdout, stderr = runNode(t, "status", "--json", "--http", m.HTTP)
@@ -71,10 +71,13 @@ func TestStatusByCommandLine(t *testing.T) {
 	var all struct {
 		Cluster ClusterView
 		Keys    int
+		Partial bool
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &all))
 	assert.Len(t, all.Cluster.Members, 3)
 	assert.Equal(t, 1, all.Keys)
+	assert.False(t, all.Partial)
+	assert.Positive(t, all.Cluster.Possession.Slots)
 }
 
 func TestDemo(t *testing.T) {

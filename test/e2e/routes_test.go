@@ -49,6 +49,9 @@ func TestResetOverTheCluster(t *testing.T) {
 	_, err = members[2].Ask(ctx, http.MethodDelete, "/v1/ratelimit?policy=calls", nil, &reset)
 	require.NoError(t, err)
 	assert.Zero(t, reset.Removed, "there is nothing left")
+	keys, err = members[0].Keys(ctx)
+	require.NoError(t, err)
+	assert.Zero(t, keys)
 	for i := range 30 {
 		d, err := members[i%3].Peek(ctx, check(i))
 		require.NoError(t, err)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -130,11 +129,8 @@ func (m *Member) refused(t testing.TB) map[string]uint64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	var view struct {
-		Rejected map[string]uint64 `json:"frames_rejected"`
-	}
-	_, err := m.Ask(ctx, http.MethodGet, "/v1/cluster", nil, &view)
+	view, err := m.View(ctx)
 	require.NoError(t, err)
-	require.NotNil(t, view.Rejected, "GET /v1/cluster shows no frames_rejected")
-	return view.Rejected
+	require.NotNil(t, view.FramesRejected, "GET /v1/cluster shows no frames_rejected")
+	return view.FramesRejected
 }
