@@ -248,6 +248,19 @@ func TestFollowWithACopy(t *testing.T) {
 	marks.Take(func(uint16) { t.Error("taken twice") })
 }
 
+// Where there are no entries, a new audience is no reason to send anything.
+func TestFollowingAnEmptySlotOwesNothing(t *testing.T) {
+	marks := new(Marks)
+	st := newNums(100, marks)
+	st.Follow(5, Backup, false)
+	marks.Take(func(uint16) { t.Error("a mark although nothing is owed") })
+	st.do(keysOf(6, 1)[0], 1, change{Add: 1, Life: second})
+	st.Follow(6, Backup, false)
+	got := map[uint16]int{}
+	marks.Take(func(slot uint16) { got[slot]++ })
+	require.Equal(t, map[uint16]int{6: 1}, got)
+}
+
 func TestNobodyToTell(t *testing.T) {
 	st := newNums(100, new(Marks))
 	b, n, drained := st.Collect(5, Backup, 1, nil, 100)

@@ -178,7 +178,9 @@ func (st *Store[S, O, R, M]) Follow(slot uint16, l List, has bool) {
 		sh.record(i).queued[l] = true
 		x.out.lists[l].queue = append(x.out.lists[l].queue, i)
 	})
-	if l == Backup && st.marks != nil {
+	// Of an empty slot there is nothing to send: a mark on all of them would
+	// have a table that is just made flood the backup with empty items.
+	if l == Backup && st.marks != nil && len(x.out.lists[l].queue) > 0 {
 		st.marks.set(slot)
 	}
 }
