@@ -18,16 +18,16 @@ func TestMembersConnectBeforeAnythingIsSent(t *testing.T) {
 		a, b := v.add(1, nil), v.add(2, nil)
 		v.introduce()
 		time.Sleep(10 * time.Millisecond)
-		for _, lane := range []Lane{LaneOps, LaneControl} {
+		for _, lane := range []Lane{LaneOps, LaneControl, LaneBulk} {
 			if !a.Connected(2, lane) || !b.Connected(1, lane) {
 				t.Errorf("lane %v is not connected", lane)
 			}
 		}
-		if a.Connected(2, LaneBulk) {
-			t.Error("lane bulk is connected though nothing was sent")
+		if a.Connected(2, LaneCalls) {
+			t.Error("lane calls is connected though nothing was sent")
 		}
 		time.Sleep(time.Minute)
-		if n := a.Stats().Connections; n != 2 {
+		if n := a.Stats().Connections; n != 3 {
 			t.Errorf("%d connections where one a lane is enough", n)
 		}
 		if l := a.lost(); len(l) != 0 {
@@ -192,7 +192,7 @@ func TestDeathIsSeenAtOnce(t *testing.T) {
 		v.introduce()
 		time.Sleep(time.Second)
 		v.net.Kill(hostOf(2))
-		if got := a.lostLanes(2); got[LaneOps] != 1 || got[LaneControl] != 1 || len(got) != 2 {
+		if got := a.lostLanes(2); got[LaneOps] != 1 || got[LaneControl] != 1 || got[LaneBulk] != 1 || len(got) != 3 {
 			t.Errorf("losses: %v", got)
 		}
 		time.Sleep(50 * time.Millisecond)

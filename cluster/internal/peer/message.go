@@ -17,8 +17,8 @@ func (b Boot) String() string { return fmt.Sprintf("%016x", uint64(b)) }
 // another.
 type Lane uint8
 
-// The lanes. Ops and Control are connected as soon as a peer is known, so that its death is seen at once; the others on
-// first use.
+// The lanes. Ops and Control are connected as soon as a peer is known, so that its death is seen at once, and Bulk, so
+// that a slot which changes hands does not wait for a handshake; Calls on first use.
 const (
 	LaneOps     Lane = iota // operations on owned tables, and their answers
 	LaneControl             // heartbeats, grants, replication
@@ -47,12 +47,12 @@ func (l Lane) String() string {
 }
 
 // eager says whether the lane is connected before anything is sent on it.
-func (l Lane) eager() bool { return l == LaneOps || l == LaneControl }
+func (l Lane) eager() bool { return l == LaneOps || l == LaneControl || l == LaneBulk }
 
 // dialPatience is how long frames may wait for a connection that is being dialed. A call in all takes at most 250 ms
 // (PROTOCOL.md, "Serving"): an operation that arrived later would run for nobody.
 func (l Lane) dialPatience() time.Duration {
-	if l.eager() {
+	if l == LaneOps || l == LaneControl {
 		return 250 * time.Millisecond
 	}
 	return time.Second
