@@ -184,8 +184,6 @@ func TestTwoTablesOverMembers(t *testing.T) {
 		require.ErrorContains(t, err, "node-2")
 		require.Less(t, n, keys+1)
 	}
-	_, err = tables[0][2].Do(ctx, []byte("key:1"), spend{Limit: 1})
-	require.Error(t, err)
 }
 
 // spendEvery spends a number of permits of each key.
