@@ -71,20 +71,22 @@ func TestStatusShowsWhatTheMemberSees(t *testing.T) {
 		{"name":"m1","state":"alive","zone":"a","version":"v1","peer":"127.0.0.1:1","owned_slots":9000},
 		{"name":"m2","state":"draining","zone":"","version":"","peer":"127.0.0.1:2","owned_slots":7384}],
 		"ring":{"version":"00ff","slots":16384},"breakers":{"m2":"open","m3":"half-open"},
-		"kv":{"state":"up","breaker":"closed"},"uptime_ms":61000,"later":{"x":1}}`
+		"kv":{"state":"up","breaker":"closed"},"uptime_ms":61000,"later":{"x":1},"ready":true,
+		"possession":{"slots":8999,"unprotected":5,"takeovers":2,"moves":7,"merges":1,"waiting":3}}`
 	mux.HandleFunc("GET /v1/cluster", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, view) })
-	mux.HandleFunc("GET /v1/ratelimit", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":42}`) })
+	mux.HandleFunc("GET /v1/ratelimit", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":42,"here":40,"partial":true}`) })
 	url := testServer(t, mux)
 
 	code, stdout, stderr := runNode(t, "status", "--http", url)
 	require.Equal(t, exitDone, code, stderr)
-	for _, want := range []string{"cluster shop, seen by m1, up 1m1s", "ring 00ff of 16384 slots, 42 keys held, kv up (breaker closed)",
+	for _, want := range []string{"cluster shop, seen by m1, up 1m1s", "ring 00ff of 16384 slots, at least 42 keys held, kv up (breaker closed)",
+		"this member serves 8999 slots, 5 without a full copy elsewhere; 2 taken over, 7 moved, 1 merges; 3 operations wait",
 		"MEMBER", "m1      alive     9000   self", "m2      draining  7384   open", "breaker of m3, which is no member: half-open"} {
 		assert.Contains(t, stdout, want)
 	}
 	code, stdout, _ = runNode(t, "status", "--http", url, "--json")
 	assert.Equal(t, exitDone, code)
-	assert.JSONEq(t, `{"cluster":`+view+`,"keys":42}`, stdout)
+	assert.JSONEq(t, `{"cluster":`+view+`,"keys":42,"partial":true}`, stdout)
 }
 
 func TestNobodyThereIsOneLine(t *testing.T) {
