@@ -1,6 +1,9 @@
 package ratelimit
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Concurrency limit: how many calls are in flight. Each takes a place, named by
 // an ID, and gives it back when it is done; a place that is not renewed in time
@@ -82,13 +85,16 @@ func placeRenew(s *state, i int, until int64) {
 	setPlaces(s, places)
 }
 
-// placesWait is when the first place runs out: a bound, for most calls give
-// theirs back sooner.
+// placesAgain is how long it is worth waiting for a place: calls give theirs back
+// at any time, and when can't be known.
+const placesAgain = int64(time.Second)
+
+// placesWait is when the first place runs out, and a second at most.
 func placesWait(s *state, r *rule, m moment, n int64) int64 {
 	if n <= r.limit-s.b {
 		return 0
 	}
-	return max(s.a-m.now, 1)
+	return min(max(s.a-m.now, 1), placesAgain)
 }
 
 func placesWhole(s *state, m moment) int64 {

@@ -21,7 +21,7 @@ func TestConcurrencySteps(t *testing.T) {
 	if r := c.placeOp(opAcquire, p, 2, 2); !r.allowed() || r.remaining != 0 {
 		t.Fatalf("second: %+v", r)
 	}
-	if r := c.placeOp(opAcquire, p, 3, 1); r.allowed() || time.Duration(r.retry) != 6*time.Second {
+	if r := c.placeOp(opAcquire, p, 3, 1); r.allowed() || time.Duration(r.retry) != time.Second || time.Duration(r.whole) != 10*time.Second {
 		t.Fatalf("full: %+v", r)
 	}
 	if r := c.placeOp(opAcquire, p, 2, 2); !r.allowed() || r.remaining != 0 {

@@ -12,7 +12,8 @@ type Decision struct {
 	// at most the policy's burst, never negative.
 	Remaining int64
 	// RetryAfter is how long to wait until the same cost would be allowed if
-	// nobody else spends anything. 0 when allowed.
+	// nobody else spends anything. 0 when allowed. For a concurrency policy,
+	// where nobody knows, it is a second at most.
 	RetryAfter time.Duration
 	// ResetAfter is how long until everything that was used has come back.
 	ResetAfter time.Duration
