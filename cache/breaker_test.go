@@ -219,3 +219,53 @@ func FuzzTold(f *testing.F) {
 		}
 	})
 }
+
+// silent is a store that answers nothing until its callers give up.
+type silent struct{ *store }
+
+func (s silent) Get(ctx context.Context, _ string) (cluster.KVItem, bool, error) {
+	<-ctx.Done()
+	return cluster.KVItem{}, false, cluster.ErrKVUnavailable
+}
+
+func (s silent) Set(ctx context.Context, _ string, _ []byte, _ time.Duration) error {
+	<-ctx.Done()
+	return cluster.ErrKVUnavailable
+}
+
+func (s silent) Delete(ctx context.Context, _ string) error {
+	<-ctx.Done()
+	return cluster.ErrKVUnavailable
+}
+
+// However long the store is silent, no call waits for longer than Timeout.
+func TestSilentStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		c, err := New[string](Config{KV: cluster.NewKV(silent{newStore()}, nil)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for name, f := range map[string]func() error{
+			"get": func() error { _, _, err := c.Get(ctx, "k"); return err },
+			"load": func() error {
+				_, err := c.GetOrLoad(ctx, "k", time.Minute, func(context.Context) (string, error) { return "v", nil })
+				return err
+			},
+			"set":    func() error { return c.Set(ctx, "k", "v", time.Minute) },
+			"delete": func() error { return c.Delete(ctx, "k") },
+			"ttl":    func() error { _, _, err := c.TTL(ctx, "k"); return err },
+		} {
+			c.ResetBreaker()
+			c.near.dropAll()
+			began := time.Now()
+			if err := f(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if took := time.Since(began); took > c.cfg.Timeout {
+				t.Errorf("%s took %v", name, took)
+			}
+		}
+	})
+}

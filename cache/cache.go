@@ -38,10 +38,12 @@ type Cache[V any] struct {
 	release func()
 }
 
-// got is what a Get found.
+// got is what a read found.
 type got[V any] struct {
 	v  V
 	ok bool
+	// failed says that the shared store did not answer.
+	failed bool
 }
 
 // inUse keeps two caches of one namespace on one member apart: the second would
@@ -154,7 +156,7 @@ func (c *Cache[V]) getShared(ctx context.Context, key string) (v V, ok bool, err
 	}
 	defer c.observe("get", time.Now())
 	g, shared, err := c.gets.do(ctx, key, c.cfg.Timeout, func(ctx context.Context) (got[V], error) {
-		return c.ask(ctx, key)
+		return c.ask(ctx, key, c.cfg.Timeout)
 	})
 	if shared {
 		c.stats.coalesced.Add(1)
@@ -163,19 +165,19 @@ func (c *Cache[V]) getShared(ctx context.Context, key string) (v V, ok bool, err
 }
 
 // ask asks the shared store, and keeps the answer near.
-func (c *Cache[V]) ask(ctx context.Context, key string) (got[V], error) {
+func (c *Cache[V]) ask(ctx context.Context, key string, limit time.Duration) (got[V], error) {
 	gen := c.near.generation(key)
 	// Another caller's work may have ended between this one's look near and its
 	// turn: then it is there now.
 	if v, ok := c.near.get(key); ok {
 		c.stats.nearHits.Add(1)
-		return got[V]{v, true}, nil
+		return got[V]{v: v, ok: true}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	it, ok, err := c.kv.Get(ctx, c.stored(key))
 	if err != nil {
-		return got[V]{}, c.swallow(ctx, err)
+		return got[V]{failed: true}, c.swallow(ctx, err)
 	}
 	return c.take(key, gen, it, ok)
 }
@@ -200,7 +202,7 @@ func (c *Cache[V]) take(key string, gen uint64, it cluster.KVItem, ok bool) (got
 	}
 	c.stats.hits.Add(1)
 	c.near.put(key, gen, v, len(it.Value), min(it.TTL, c.cfg.NearTTL))
-	return got[V]{v, true}, nil
+	return got[V]{v: v, ok: true}, nil
 }
 
 // swallow counts an error of the shared store and makes a miss of it, unless it
@@ -278,7 +280,9 @@ func (c *Cache[V]) write(ctx context.Context, key string, change func(ctx contex
 		return err
 	}
 	at := c.kv.Now() + int64(voidMargin)
-	bounded, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	// The rest is for telling the members.
+	deadline := time.Now().Add(c.cfg.Timeout)
+	bounded, cancel := context.WithTimeout(ctx, c.cfg.Timeout*3/4)
 	err := change(bounded)
 	cancel()
 	void := false
@@ -297,7 +301,7 @@ func (c *Cache[V]) write(ctx context.Context, key string, change func(ctx contex
 			err = nil
 		}
 	}
-	c.tell(ctx, key, at, void)
+	c.tell(ctx, key, at, void, deadline)
 	if err == nil {
 		err = ctx.Err()
 	}

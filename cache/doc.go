@@ -18,7 +18,8 @@
 //     Config.NearTTL.
 //   - When the store is down or its breaker is open, Get is a miss, Set and Delete
 //     are remembered and made good later, GetOrLoad goes to its loader: none of
-//     them fails for it, and none takes longer than Config.Timeout.
+//     them fails for it, and none waits for others for longer than
+//     Config.Timeout.
 //   - At most one load of a key is under way on a member.
 //
 // What it does not promise: that a value is there. It is a cache; full members

@@ -84,17 +84,17 @@ func (c *Cache[V]) forgetPrefix(prefix string) {
 
 // tell has every member forget a key, and waits until those that can be reached
 // have. It does so even if ctx has ended: the store was changed.
-func (c *Cache[V]) tell(ctx context.Context, key string, at int64, void bool) {
+func (c *Cache[V]) tell(ctx context.Context, key string, at int64, void bool, deadline time.Time) {
 	what := byte(tellDrop)
 	if void {
 		what = tellVoid
 	}
-	c.broadcast(ctx, appendTold(nil, what, at, key), func() { c.forget(key) })
+	c.broadcast(ctx, appendTold(nil, what, at, key), deadline, func() { c.forget(key) })
 }
 
-func (c *Cache[V]) broadcast(ctx context.Context, payload []byte, here func()) {
+func (c *Cache[V]) broadcast(ctx context.Context, payload []byte, deadline time.Time, here func()) {
 	here() // at once, and even if this member can't reach itself
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Timeout)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
 	r := c.bus.Broadcast(ctx, c.kind(), payload)
 	if !r.Complete() {
@@ -104,8 +104,9 @@ func (c *Cache[V]) broadcast(ctx context.Context, payload []byte, here func()) {
 
 // DeletePrefix deletes all keys that begin with prefix, all keys of the
 // namespace where it is empty, and returns how many there were. Keys that are
-// set while it runs may stay. Where the shared store can't be asked the error is
-// [ErrUnavailable], and what the members have near is dropped all the same.
+// set while it runs may stay. It takes as long as there are keys to delete. Where
+// the shared store can't be asked the error is [ErrUnavailable], and what the
+// members have near is dropped all the same.
 func (c *Cache[V]) DeletePrefix(ctx context.Context, prefix string) (int, error) {
 	if err := c.checkPrefix(prefix); err != nil {
 		return 0, err
@@ -118,7 +119,7 @@ func (c *Cache[V]) DeletePrefix(ctx context.Context, prefix string) (int, error)
 	if err == nil {
 		err = c.deleteAll(ctx, stored, &deleted, &failed)
 	}
-	c.broadcast(ctx, appendTold(nil, tellPrefix, 0, prefix), func() { c.forgetPrefix(prefix) })
+	c.broadcast(ctx, appendTold(nil, tellPrefix, 0, prefix), time.Now().Add(c.cfg.Timeout), func() { c.forgetPrefix(prefix) })
 	return int(deleted.Load()), err
 }
 
@@ -152,8 +153,9 @@ func (c *Cache[V]) deleteAll(ctx context.Context, stored []string, deleted *atom
 	return nil
 }
 
-// Len counts the keys of the namespace that hold a value, on all members. Where
-// that can't be had the error is [ErrUnavailable].
+// Len counts the keys of the namespace that hold a value, on all members, which
+// look at all they have for it. Where that can't be had the error is
+// [ErrUnavailable].
 func (c *Cache[V]) Len(ctx context.Context) (int, error) {
 	if c.isClosed() {
 		return 0, ErrClosed

@@ -55,7 +55,9 @@ func (c *Cache[V]) loadShared(ctx context.Context, key string, ttl time.Duration
 		c.stats.negativeHits.Add(1)
 		return v, ErrNotFound
 	}
-	g, err := c.ask(ctx, key)
+	// Half of the time for each of the two calls, so that a load that is quick
+	// is not held up for longer than Config.Timeout in all.
+	g, err := c.ask(ctx, key, c.cfg.Timeout/2)
 	if err != nil || g.ok {
 		return g.v, err
 	}
@@ -75,11 +77,13 @@ func (c *Cache[V]) loadShared(ctx context.Context, key string, ttl time.Duration
 		return v, err
 	}
 	c.negative.drop(key)
-	fctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	if err := c.kv.Fill(fctx, c.stored(key), b, ttl, since); err != nil {
-		if err := c.swallow(fctx, err); errors.Is(err, ErrWrongKind) {
-			return v, err
+	if !g.failed { // or it is known not to answer
+		fctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout/2)
+		defer cancel()
+		if err := c.kv.Fill(fctx, c.stored(key), b, ttl, since); err != nil {
+			if err := c.swallow(fctx, err); errors.Is(err, ErrWrongKind) {
+				return v, err
+			}
 		}
 	}
 	c.near.put(key, gen, v, len(b), min(ttl, c.cfg.NearTTL))

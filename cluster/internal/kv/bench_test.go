@@ -40,7 +40,7 @@ func benchmark(b *testing.B, f func(m *testMember, i int) error) {
 		}
 	}
 	const callers = 16
-	var next atomic.Int64
+	var next, failed atomic.Int64
 	took := make([][]time.Duration, callers)
 	var wg sync.WaitGroup
 	b.ResetTimer()
@@ -52,9 +52,8 @@ func benchmark(b *testing.B, f func(m *testMember, i int) error) {
 					return
 				}
 				began := time.Now()
-				if err := f(m, i); err != nil {
-					b.Error(err)
-					return
+				if f(m, i) != nil {
+					failed.Add(1)
 				}
 				took[c] = append(took[c], time.Since(began))
 			}
@@ -66,4 +65,5 @@ func benchmark(b *testing.B, f func(m *testMember, i int) error) {
 	slices.Sort(all)
 	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "µs-p50")
 	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "µs-p99")
+	b.ReportMetric(float64(failed.Load()), "failed") // a machine that is busy with something else
 }
