@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/peerlimit/peerlimit/cluster"
@@ -246,4 +247,37 @@ func TestLocalShareDoesNotGrow(t *testing.T) {
 			t.Errorf("%d: divided by %d, want %d", i, got, c.want)
 		}
 	}
+}
+
+// Some keys' holders may answer while others' do not: that is no recovery.
+func TestRecoveryTakesASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := new(logBuffer)
+		g := degradation{logger: slog.New(slog.NewJSONHandler(log, nil))}
+		for range 30 {
+			g.enter("p", ReasonUnavailable, FailOpen, 1, nil)
+			g.leave("p")
+			g.leave("another")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := len(log.lines(t, "limiter degraded")); n != 1 {
+			t.Errorf("%d lines", n)
+		}
+		time.Sleep(899 * time.Millisecond)
+		g.leave("p")
+		if n := len(log.lines(t, "limiter recovered")); n != 0 {
+			t.Error("recovered within a second")
+		}
+		time.Sleep(time.Millisecond)
+		g.leave("p")
+		g.leave("p")
+		if n := len(log.lines(t, "limiter recovered")); n != 1 || g.count.Load() != 0 {
+			t.Errorf("%d lines, %d degraded", n, g.count.Load())
+		}
+		g.enter("p", ReasonUnavailable, FailOpen, 1, nil)
+		g.enter("p", ReasonBusy, FailOpen, 1, nil)
+		if lines := log.lines(t, "limiter degraded"); len(lines) != 3 || lines[2] != "p busy" {
+			t.Errorf("%q", lines)
+		}
+	})
 }

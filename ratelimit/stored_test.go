@@ -94,6 +94,34 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
+// A factor is for the burst too.
+func TestOverridesOfBursts(t *testing.T) {
+	l, _ := alone(t)
+	ctx := context.Background()
+	p := PerMinute("p", 60)
+	p.Burst = 5
+	for key, o := range map[string]Override{
+		"times":         {Times: 3},
+		"limit":         {Limit: 100},
+		"burst":         {Limit: 100, Burst: 7},
+		"burst too big": {Limit: 1, Burst: 1e12}, // for the caller's period; it is left out
+	} {
+		o.Key = key
+		if _, err := l.SetOverride(ctx, "p", o); err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+	}
+	for key, want := range map[string]int64{"times": 15, "limit": 100, "burst": 7, "burst too big": 1, "none": 5} {
+		p := p
+		if key == "burst too big" {
+			p.Period = 24 * time.Hour
+		}
+		if d, err := l.StatusN(ctx, p, key, 0); err != nil || d.Remaining != want {
+			t.Errorf("%s: %+v, %v; want %d", key, d, err, want)
+		}
+	}
+}
+
 func TestStoredFlagsAddToTheCallers(t *testing.T) {
 	l, _ := alone(t)
 	ctx := context.Background()
