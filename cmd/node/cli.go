@@ -12,10 +12,11 @@ type commandLine struct {
 	Help   helpFlag `short:"h" help:"Show what the program, or a command, does and takes."`
 	Config string   `placeholder:"FILE" help:"YAML file of flags and their values: one key a flag, a list where it may be given several times."`
 
-	Demo   demoCommand   `cmd:"" help:"See it work: three processes, one limit, one of them killed."`
+	Demo   demoCommand   `cmd:"" help:"See it work: three processes, one limit, one of them killed, a key revoked."`
 	Serve  serveCommand  `cmd:"" help:"Run one member of a cluster."`
 	Check  checkCommand  `cmd:"" help:"Ask a running member for one decision: exit 0 when allowed, 3 when denied."`
 	Status statusCommand `cmd:"" help:"Show a running member's view of its cluster."`
+	Keys   keysCommand   `cmd:"" help:"Administer API keys by way of a running member."`
 }
 
 // BeforeResolve reads the configuration file, once the flags and the

@@ -74,7 +74,9 @@ func TestStatusShowsWhatTheMemberSees(t *testing.T) {
 		"kv":{"state":"up","breaker":"closed"},"uptime_ms":61000,"later":{"x":1},"ready":true,
 		"possession":{"slots":8999,"unprotected":5,"takeovers":2,"moves":7,"merges":1,"waiting":3}}`
 	mux.HandleFunc("GET /v1/cluster", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, view) })
-	mux.HandleFunc("GET /v1/ratelimit", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":42,"here":40,"partial":true}`) })
+	mux.HandleFunc("GET /v1/ratelimit", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"keys":42,"here":40,"partial":true}`)
+	})
 	url := testServer(t, mux)
 
 	code, stdout, stderr := runNode(t, "status", "--http", url)

@@ -16,17 +16,23 @@ type problem struct {
 	Status int                     `json:"status"`
 	Detail string                  `json:"detail,omitempty"`
 	Errors []strictjson.FieldError `json:"errors,omitempty"`
+	// Verdict is of an API key, where that is what the answer is about.
+	Verdict string `json:"verdict,omitempty"`
 }
 
 func writeProblem(w http.ResponseWriter, status int, detail string, fields ...strictjson.FieldError) {
-	body, err := json.Marshal(problem{
-		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Errors: fields,
-	})
+	problem{Status: status, Detail: detail, Errors: fields}.write(w)
+}
+
+// write answers with p; type and title go with its status.
+func (p problem) write(w http.ResponseWriter) {
+	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
+	body, err := json.Marshal(p)
 	if err != nil { // strings and numbers always can be marshalled
 		panic(err)
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
+	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(body, '\n'))
 }
 

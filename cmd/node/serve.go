@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/peerlimit/peerlimit/cluster"
@@ -33,6 +31,7 @@ type serveCommand struct {
 	AdminTokens   string        `name:"admin-token-file" placeholder:"FILE" help:"Tokens of those who may also administer, one a line."`
 	MinMembers    int           `default:"1" placeholder:"N" help:"How many members must be in reach to serve without a backup, from 1 to 10000."`
 	OnUnavailable string        `enum:"open,closed,local" default:"open" help:"What to decide while nobody who may decide answers: open allows, closed denies, local lets each member enforce its share."`
+	KeyStore      keyStoreFlag  `placeholder:"STORE" help:"Where API keys are kept: memory (lost with the process, and each member has its own), sqlite:PATH (members of one machine may share a file) or postgres://… (members of several machines; as it may have a password, give it by the environment). A file keys-CLUSTER.db in $XDG_STATE_HOME/peerlimit or ~/.local/state/peerlimit unless given."`
 	DrainDelay    time.Duration `default:"0s" placeholder:"D" help:"How long to go on answering, with /readyz saying no, before the HTTP API closes; up to 5m."`
 	LogFormat     string        `enum:"text,json" default:"text" help:"text or json."`
 	LogLevel      string        `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
@@ -92,38 +91,36 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 		return errors.Join(startError(err), server.close())
 	}
 	probes.started(node)
-	err = c.serve(ctx, env, node, mode, server, probes, log)
-	if ctx.Err() == nil { // it was not told to leave
+	services, err := openServices(ctx, node, c, mode, log)
+	if err != nil {
 		return errors.Join(err, server.close(), node.Close())
+	}
+	err = c.serve(ctx, env, services, server, probes)
+	if ctx.Err() == nil { // it was not told to leave
+		return errors.Join(err, server.close(), services.close(), node.Close())
 	}
 	probes.leaving()
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainDelay+answerWithin)
 	defer cancel()
-	// Close hands over first. It does not share its time with a slow client.
-	return errors.Join(server.shutdown(leaving, c.DrainDelay), node.Close())
+	// Handing over does not share its time with a slow client, and comes before
+	// the services end: what they keep in tables is handed over too.
+	err = server.shutdown(leaving, c.DrainDelay)
+	draining, stopDraining := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
+	defer stopDraining()
+	return errors.Join(err, node.Drain(draining), services.close(), node.Close())
 }
 
 // serve opens the API and returns when ctx ends or serving has failed.
-func (c *serveCommand) serve(ctx context.Context, env *environment, node *cluster.Node, mode ratelimit.FailureMode,
-	server *httpServer, probes *probes, log *slog.Logger) error {
-	limits, err := ratelimit.New(ratelimit.Config{
-		Cluster: node, Namespace: "http", OnUnavailable: mode, Logger: log,
-	})
-	if err != nil {
-		return err
-	}
-	if err := node.AwaitReady(ctx); err != nil {
+func (c *serveCommand) serve(ctx context.Context, env *environment, services *services, server *httpServer, probes *probes) error {
+	if err := services.node.AwaitReady(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to leave before it could join: nothing has failed
 		}
 		return err
 	}
-	server.handler.open(slices.Concat(
-		(&ratelimitAPI{limits: limits, mode: mode, log: log}).routes(),
-		(&clusterAPI{node: node}).routes(),
-	))
+	server.handler.open(services.routes())
 	probes.serving()
-	self := node.Self()
+	self := services.node.Self()
 	fmt.Fprintln(env.stdout, readyLine(self.Gossip, self.Peer, "off", server.addr()))
 	select {
 	case <-ctx.Done():

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/peerlimit/peerlimit/auth"
+	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/ratelimit"
+)
+
+// services are what a member offers over HTTP.
+type services struct {
+	node   *cluster.Node
+	mode   ratelimit.FailureMode
+	log    *slog.Logger
+	limits *ratelimit.Limiter
+	keys   *auth.Authenticator // nil: there is no store for them
+	store  *keyStore
+}
+
+// openServices opens them on node. What was opened when it fails is closed.
+func openServices(ctx context.Context, node *cluster.Node, c *serveCommand, mode ratelimit.FailureMode, log *slog.Logger) (_ *services, err error) {
+	s := &services{node: node, mode: mode, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.limits, err = ratelimit.New(ratelimit.Config{
+		Cluster: node, Namespace: "http", OnUnavailable: mode, Logger: log,
+	}); err != nil {
+		return nil, err
+	}
+	if err := s.openKeys(ctx, c.KeyStore, c.Cluster); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openKeys opens the store of API keys. Where none was asked for, a member
+// without a place for the default one still serves all else.
+func (s *services) openKeys(ctx context.Context, flag keyStoreFlag, clusterName string) (err error) {
+	if s.store, err = flag.open(ctx, clusterName); err != nil {
+		if flag != "" {
+			return err
+		}
+		s.log.Warn("no API keys: there is no place for the default store", "error", err)
+		return nil
+	}
+	config := auth.Config{Cluster: s.node, Store: s.store, Logger: s.log}
+	if s.store.near {
+		config.Shared = auth.NoShared
+	}
+	s.keys, err = auth.New(config)
+	return err
+}
+
+func (s *services) routes() []route {
+	keys := noKeys()
+	if s.keys != nil {
+		keys = (&authAPI{keys: s.keys, log: s.log}).routes()
+	}
+	return slices.Concat(
+		(&ratelimitAPI{limits: s.limits, mode: s.mode, log: s.log}).routes(),
+		(&clusterAPI{node: s.node}).routes(),
+		keys,
+	)
+}
+
+// close closes what was opened. It may be called where some was not.
+func (s *services) close() error {
+	var errs []error
+	if s.keys != nil {
+		errs = append(errs, s.keys.Close()) // writes when keys were last used
+	}
+	if s.limits != nil {
+		errs = append(errs, s.limits.Close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
