@@ -284,22 +284,20 @@ func TestKeyStoresByFlag(t *testing.T) {
 	state := t.TempDir()
 	t.Setenv("XDG_STATE_HOME", state)
 	for _, text := range []string{"", "memory", "sqlite:" + filepath.Join(state, "own.db"), "postgres://u:p@127.0.0.1:1/db"} {
-		var flag keyStoreFlag
-		if text != "" {
-			require.NoError(t, flag.UnmarshalText([]byte(text)))
-		}
-		store, err := flag.open(ctx, "shop")
+		require.NoError(t, keyStoreFlag(text).check())
+		store, err := keyStoreFlag(text).open(ctx, "shop")
 		require.NoError(t, err, text)
 		assert.NoError(t, store.Close())
 	}
 	assert.FileExists(t, filepath.Join(state, "peerlimit", "keys-shop.db"))
 	assert.FileExists(t, filepath.Join(state, "own.db"))
 
-	var flag keyStoreFlag
-	for _, text := range []string{"", "sqlite:", "mysql://u:hidden@x/db", "Memory"} {
-		err := flag.UnmarshalText([]byte(text))
-		require.Error(t, err)
-		assert.NotContains(t, err.Error(), "hidden")
+	t.Setenv("PEERLIMIT_KEY_STORE", "mysql://u:hidden@x/db")
+	for _, args := range []string{"serve", "serve --key-store sqlite:", "serve --key-store Memory"} {
+		code, _, stderr := runNode(t, strings.Fields(args)...)
+		assert.Equal(t, exitUsage, code)
+		assert.Contains(t, stderr, "--key-store: ")
+		assert.NotContains(t, stderr, "hidden")
 	}
 	_, err := keyStoreFlag("postgres://u:hidden@127.0.0.1:port/db").open(ctx, "shop")
 	require.Error(t, err)

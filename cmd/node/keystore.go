@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,20 +18,18 @@ import (
 // the cluster's name in the user's state directory.
 type keyStoreFlag string
 
-const keyStoreForms = "must be memory, sqlite:PATH or postgres://…"
-
-// UnmarshalText checks the form. Errors don't repeat what may have a password.
-func (f *keyStoreFlag) UnmarshalText(text []byte) error {
-	s := string(text)
-	path, isFile := strings.CutPrefix(s, "sqlite:")
+// check checks the form. It is not done while flags are parsed, for the parser's
+// errors repeat the variable that a flag came from, and this one may hold a
+// password.
+func (f keyStoreFlag) check() error {
+	path, isFile := strings.CutPrefix(string(f), "sqlite:")
 	switch {
-	case s == "memory", isFile && path != "", isPostgres(s):
-		*f = keyStoreFlag(s)
+	case f == "", f == "memory", isFile && path != "", isPostgres(string(f)):
 		return nil
 	case isFile:
-		return errors.New("needs a path after sqlite:")
+		return usagef("--key-store: needs a path after sqlite:")
 	}
-	return errors.New(keyStoreForms)
+	return usagef("--key-store: must be memory, sqlite:PATH or postgres://…")
 }
 
 func isPostgres(s string) bool {

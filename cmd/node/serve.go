@@ -63,6 +63,9 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	if c.DrainDelay < 0 || c.DrainDelay > longestDrainDelay {
 		return usagef("--drain-delay: must be 0s to %s, is %s", longestDrainDelay, c.DrainDelay)
 	}
+	if err := c.KeyStore.check(); err != nil {
+		return err
+	}
 	mode, err := ratelimit.ParseFailureMode(c.OnUnavailable)
 	if err != nil {
 		return err
