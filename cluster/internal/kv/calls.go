@@ -1,0 +1,172 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/olric-data/olric"
+)
+
+// call runs f, which asks olric, on a goroutine of its own: olric's calls heed
+// no context and may wait for a lock.
+func call[T any](ctx context.Context, s *Store, f func(c *caller) (T, error)) (T, error) {
+	var none T
+	c := s.caller.Load()
+	if c == nil {
+		return none, s.why()
+	}
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	select {
+	case s.inFlight <- struct{}{}:
+	default:
+		return none, fmt.Errorf("%w: %d calls are waiting already", ErrUnavailable, maxInFlight)
+	}
+	if !s.begin() {
+		<-s.inFlight
+		return none, ErrClosed
+	}
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer s.goroutines.Done()
+		defer func() { <-s.inFlight }()
+		defer func() {
+			if p := recover(); p != nil {
+				done <- result{err: fmt.Errorf("%w: olric panicked: %v", ErrUnavailable, p)}
+			}
+		}()
+		v, err := f(c)
+		done <- result{v, err}
+	}()
+	timer := time.NewTimer(s.timings.call)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		if r.err == nil || errors.Is(r.err, ErrWrongKind) {
+			s.lastOK.Store(int64(s.own()))
+		}
+		return r.v, r.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	case <-timer.C:
+		return none, fmt.Errorf("%w: no answer in %v", ErrUnavailable, s.timings.call)
+	}
+}
+
+func (s *Store) why() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return ErrUnavailable
+}
+
+// again calls f until it succeeds, at most for four fifths of the time that a
+// call has.
+// When a member leaves, its keys have no owner that answers for 30 to 60 ms
+// (TestLeaveUnderLoad).
+func (s *Store) again(ctx context.Context, f func() error) error {
+	began := time.Now()
+	for pause := 10 * time.Millisecond; ; pause *= 2 {
+		err := f()
+		if !errors.Is(err, ErrUnavailable) || time.Since(began)+pause > s.timings.call*4/5 || !sleep(ctx, pause) {
+			return err
+		}
+	}
+}
+
+func (s *Store) fetch(ctx context.Context, key string) (envelope, error) {
+	return call(ctx, s, func(c *caller) (e envelope, err error) {
+		err = s.again(ctx, func() error {
+			e, err = fetchFrom(c.DMap, key)
+			return err
+		})
+		if err != nil && c.last != nil {
+			if e := c.last.find(key); e != nil {
+				return e, nil
+			}
+		}
+		return e, err
+	})
+}
+
+func fetchFrom(dm olric.DMap, key string) (envelope, error) {
+	r, err := dm.Get(context.Background(), digest(key))
+	if errors.Is(err, olric.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: get: %w", ErrUnavailable, err)
+	}
+	b, err := r.Byte()
+	if err != nil {
+		return nil, fmt.Errorf("%w: get: %w", ErrUnavailable, err)
+	}
+	e, err := parseEnvelope(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: get: %w", ErrUnavailable, err)
+	}
+	return e, nil
+}
+
+func (s *Store) store(ctx context.Context, key string, e envelope, sameKind bool) error {
+	_, err := call(ctx, s, func(c *caller) (struct{}, error) {
+		return struct{}{}, s.again(ctx, func() error { return storeTo(c.DMap, key, e, sameKind) })
+	})
+	return err
+}
+
+func storeTo(dm olric.DMap, key string, e envelope, sameKind bool) error {
+	var opts []olric.PutOption
+	if sameKind {
+		opts = []olric.PutOption{olric.NX()} // see fork.GetTTL
+	}
+	err := dm.Put(context.Background(), digest(key), []byte(e), opts...)
+	if errors.Is(err, olric.ErrKeyFound) {
+		return ErrWrongKind
+	}
+	if err != nil {
+		return fmt.Errorf("%w: put: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// GetMany returns what the keys hold, without those that hold nothing. With an
+// error it returns what could be had.
+func (s *Store) GetMany(ctx context.Context, keys []string) (map[string]Item, error) {
+	var mu sync.Mutex // guards found and failed
+	found := make(map[string]Item, len(keys))
+	var failed error
+	next := make(chan string)
+	var wg sync.WaitGroup
+	const workers = 16
+	for range min(workers, len(keys)) {
+		wg.Go(func() {
+			for key := range next {
+				it, ok, err := s.Get(ctx, key)
+				mu.Lock()
+				if err != nil {
+					failed = err
+				} else if ok {
+					found[key] = it
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, key := range keys {
+		next <- key
+	}
+	close(next)
+	wg.Wait()
+	return found, failed
+}
