@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -23,6 +24,9 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 		return none, err
 	}
 	defer o.calls.end(c)
+	if o.closed() {
+		return none, ErrClosed
+	}
 	again := false // an earlier try may have run
 	if ran != nil {
 		ok, err := t.confirm(ctx, c, ticket, ran)
@@ -39,6 +43,9 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 	c.route = possess.NewRoute(order, holder, 0)
 	c.wire = c.wire[:0]
 	for {
+		if o.closed() { // nobody would tell it when its time is up
+			return none, o.expired(again)
+		}
 		var ev outevent
 		waits := true // the present target has it
 		switch target := c.route.Target(); target {
@@ -86,6 +93,8 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 		case evMoved:
 			o.where[slot].Store(ev.to)
 			wait, waits = c.route.MovedTo(ev.to, ev.epoch), false
+		case evElsewhere:
+			wait, waits = c.route.Elsewhere(), false
 		case evSilent, evLost, evUnsent:
 			if ev.from != c.route.Target() {
 				goto stale
@@ -129,7 +138,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 		}
 		continue
 	stale: // of an earlier target, or nothing new
-		if waits {
+		if waits && !o.closed() {
 			if ev, err = c.wait(ctx); err != nil {
 				return none, o.interrupted(err, true)
 			}
@@ -274,23 +283,67 @@ func attach[S, O, R any, M Machine[S, O, R]](t *Table[S, O, R, M], node *Node, m
 
 func (o *owner) attach(id uint64, name string, t entries) error {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.closed() {
+		o.mu.Unlock()
 		return ErrClosed
 	}
 	old := o.tables.get(id)
 	kept, isKept := old.(unknown)
 	if old != nil && !isKept {
+		o.mu.Unlock()
 		return fmt.Errorf("cluster: table %q: the name is in use", name)
 	}
-	now := o.clock.now()
-	var err error
-	for slot := range uint16(store.Slots) {
-		if isKept {
-			if e := inherit(t, kept, slot, now); e != nil && err == nil {
-				err = e
-			}
+	if isKept {
+		if err := o.inherit(t, kept); err != nil {
+			o.log.Warn("entries kept for a table can't be read", "table", name, "error", err)
 		}
+	}
+	o.audiences(t)
+	o.tables.put(id, t)
+	run := o.takeAllParked()
+	o.mu.Unlock()
+	for _, p := range run {
+		p.again()
+	}
+	return nil
+}
+
+// detach ends a table, but keeps what it holds: this member may hold its slots,
+// or be their backup, for others that have the table.
+func (o *owner) detach(id uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	old := o.tables.get(id)
+	if _, kept := old.(unknown); old == nil || kept {
+		return
+	}
+	t := o.tables.newUnknown()
+	o.tables.put(id, t) // from now on its operations are parked
+	_ = o.inherit(t, old)
+	o.audiences(t)
+}
+
+// inherit moves the entries of old to t.
+func (o *owner) inherit(t, old entries) (first error) {
+	now := o.clock.now()
+	for slot := range uint16(store.Slots) {
+		if err := inheritSlot(t, old, slot, now); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+func inheritSlot(t, old entries, slot uint16, now int64) error {
+	old.Follow(slot, store.Follower, false)
+	b, _, _ := old.Collect(slot, store.Follower, now, nil, math.MaxInt)
+	old.Drop(slot)
+	return t.Import(slot, b, now, false)
+}
+
+// audiences has those who follow a slot follow it in t too. owner.mu is held.
+func (o *owner) audiences(t entries) {
+	for slot := range uint16(store.Slots) {
 		backup, follower := o.machine.Audience(slot)
 		if backup {
 			t.Follow(slot, store.Backup, false)
@@ -299,23 +352,6 @@ func (o *owner) attach(id uint64, name string, t entries) error {
 			t.Follow(slot, store.Follower, false)
 		}
 	}
-	if err != nil {
-		o.log.Warn("entries kept for a table can't be read", "table", name, "error", err)
-	}
-	o.tables.put(id, t)
-	run := o.takeAllParked()
-	go func() { // they may need this lock
-		for _, p := range run {
-			p.again()
-		}
-	}()
-	return nil
-}
-
-func (o *owner) detach(id uint64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.tables.remove(id)
 }
 
 // tableEntries is a table as others see it.

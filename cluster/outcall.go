@@ -57,17 +57,18 @@ type eventKind byte
 const (
 	evAnswered eventKind = iota
 	evMoved
-	evLost    // the link to the target was lost
-	evUnsent  // it could not be sent to the target
-	evSilent  // the target has not answered for 100 ms
-	evExpired // the time is up
-	evAgain   // something has changed here: try again
-	evRefused // the target refuses: too few members
-	evBusy    // the target has too much waiting
-	evBad     // the target can't read the operation
-	evParked  // the target has it and waits
-	evAcked   // the backup has it
-	evUnacked // it can't be acknowledged any more
+	evLost      // the link to the target was lost
+	evUnsent    // it could not be sent to the target
+	evSilent    // the target has not answered for 100 ms
+	evExpired   // the time is up
+	evAgain     // something has changed here: try again
+	evRefused   // the target refuses: too few members
+	evBusy      // the target has too much waiting
+	evBad       // the target can't read the operation
+	evParked    // the target has it and waits
+	evElsewhere // the target does not know who holds the slot
+	evAcked     // the backup has it
+	evUnacked   // it can't be acknowledged any more
 )
 
 // outcalls are the operations that wait for an answer, by ID.

@@ -60,7 +60,7 @@ func newPossessor(n *Node) possessor {
 		parked:  map[uint16][]parked{},
 		settled: make(chan struct{}), stop: make(chan struct{}),
 	}
-	o.tables.marks = &o.marks
+	o.tables.marks, o.tables.audiences = &o.marks, o.audiences
 	o.calls.init(int64(n.cfg.Timings.Call))
 	t := n.cfg.Timings
 	cfg := possess.DefaultConfig(o.self)

@@ -101,7 +101,7 @@ func (o *owner) replied(from peer.Boot, m peer.Message) {
 			return
 		}
 		ev.to, ev.epoch = binary.BigEndian.Uint64(body), binary.BigEndian.Uint64(body[8:])
-	case evRefused, evBusy, evBad, evParked:
+	case evRefused, evBusy, evBad, evParked, evElsewhere:
 	default:
 		return
 	}
@@ -144,6 +144,8 @@ func (o *owner) park(p parked) outevent {
 		return outevent{kind: evMoved, to: v.To, epoch: v.Epoch}
 	case v.Do == possess.Refuse:
 		return outevent{kind: evRefused}
+	case v.Do == possess.Elsewhere:
+		return outevent{kind: evElsewhere}
 	case o.waiting >= maxParked:
 		return outevent{kind: evBusy}
 	}

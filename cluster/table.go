@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -85,6 +86,8 @@ type Table[S, O, R any, M Machine[S, O, R]] struct {
 	gate  *store.Gate
 	clock *clock
 	owner *owner // nil: this process alone
+
+	closed atomic.Bool
 }
 
 // NewTable returns the table of that name. With a nil node it is of this
@@ -116,6 +119,10 @@ func (t *Table[S, O, R, M]) Do(ctx context.Context, key []byte, op O) (R, error)
 		var none R
 		return none, fmt.Errorf("cluster: key has %d bytes: want 1 to %d", len(key), MaxKey)
 	}
+	if t.closed.Load() {
+		var none R
+		return none, ErrClosed
+	}
 	hash := xxhash.Sum64(key)
 	now := t.clock.now()
 	call := Call{Now: now, ID: newID(), WallOffset: t.clock.wallOffset(now)}
@@ -138,6 +145,7 @@ func (t *Table[S, O, R, M]) Range(f func(key string, s S) bool) {
 // Keys returns the keys with that prefix, sorted, of all members, at most
 // limit of them. With an error it returns what could be had.
 func (t *Table[S, O, R, M]) Keys(ctx context.Context, prefix string, limit int) ([]string, error) {
+	limit = max(limit, 0)
 	keys := t.keysHere(prefix, limit)
 	var err error
 	if t.owner != nil {
@@ -198,9 +206,10 @@ func (t *Table[S, O, R, M]) holds() func(slot uint16) bool {
 	return func(slot uint16) bool { return t.gate.Get(slot) != nil }
 }
 
-// Close ends the table on this member. It may be called twice.
+// Close ends the table on this member, which keeps what it holds of it for the
+// others. It may be called twice.
 func (t *Table[S, O, R, M]) Close() error {
-	if t.owner != nil {
+	if !t.closed.Swap(true) && t.owner != nil {
 		t.owner.detach(t.id)
 	}
 	return nil

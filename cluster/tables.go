@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 
@@ -41,8 +40,11 @@ type entries interface {
 // tables, and its backup may be of another release.
 type tables struct {
 	marks *store.Marks
-	list  []named
-	byID  sync.Map // table ID: entries; read without a lock
+	// audiences has those who follow a slot follow it in a new table too.
+	audiences func(entries)
+
+	list []named
+	byID sync.Map // table ID: entries; read without a lock
 }
 
 type named struct {
@@ -53,7 +55,7 @@ type named struct {
 // unknown is a table that this member does not have.
 type unknown struct{ *store.RawStore }
 
-func (unknown) serve(request) bool           { return false }
+func (unknown) serve(request) bool            { return false }
 func (unknown) keysHere(string, int) []string { return nil }
 
 func tableID(name string) uint64 { return xxhash.Sum64String(name) }
@@ -82,17 +84,14 @@ func (ts *tables) getOrKeep(id uint64) entries {
 	if t := ts.get(id); t != nil {
 		return t
 	}
-	t := unknown{store.New[store.Raw, struct{}, struct{}](store.RawMachine{}, DefaultMaxEntries, ts.marks)}
+	t := ts.newUnknown()
+	ts.audiences(t)
 	ts.put(id, t)
 	return t
 }
 
-// inherit moves the entries of slot from old to t.
-func inherit(t, old entries, slot uint16, now int64) error {
-	old.Follow(slot, store.Follower, false)
-	b, _, _ := old.Collect(slot, store.Follower, now, nil, math.MaxInt)
-	old.Drop(slot)
-	return t.Import(slot, b, now, false)
+func (ts *tables) newUnknown() unknown {
+	return unknown{store.New[store.Raw, struct{}, struct{}](store.RawMachine{}, DefaultMaxEntries, ts.marks)}
 }
 
 func (ts *tables) follow(slot uint16, l store.List, has bool) {

@@ -245,7 +245,7 @@ func TestSections(t *testing.T) {
 	add := func(st *store.Store[countState, countOp, int64, countMachine]) {
 		st.Do(store.OpenGate(), hash, key, Call{Now: 1}, countOp{5})
 	}
-	source := tables{marks: new(store.Marks)}
+	source := tables{marks: new(store.Marks), audiences: nobody}
 	a, b := newStore(source.marks), newStore(source.marks)
 	add(a)
 	add(b)
@@ -256,14 +256,14 @@ func TestSections(t *testing.T) {
 	entries, all := source.collect(slot, store.Follower, 1, nil, math.MaxInt)
 	require.True(t, all)
 
-	keeper := tables{marks: new(store.Marks)}
+	keeper := tables{marks: new(store.Marks), audiences: nobody}
 	require.NoError(t, keeper.take(slot, entries, 1, false))
 	require.Len(t, keeper.list, 2)
 	keeper.follow(slot, store.Follower, false)
 	passed, _ := keeper.collect(slot, store.Follower, 1, nil, math.MaxInt)
 
 	for _, got := range [][]byte{entries, passed} {
-		target := tables{marks: new(store.Marks)}
+		target := tables{marks: new(store.Marks), audiences: nobody}
 		known := newStore(target.marks)
 		target.put(2, tableEntries[countState, countOp, int64, countMachine]{Store: known})
 		require.NoError(t, target.take(slot, got, 1, false))
@@ -277,14 +277,14 @@ func TestSections(t *testing.T) {
 		// The table is made later: it takes over what was kept.
 		late := newStore(target.marks)
 		entries := tableEntries[countState, countOp, int64, countMachine]{Store: late}
-		require.NoError(t, inherit(entries, kept, slot, 1))
+		require.NoError(t, inheritSlot(entries, kept, slot, 1))
 		s, ok = late.Peek(hash, key, 1)
 		require.True(t, ok)
 		require.EqualValues(t, 5, s.N)
 		require.Zero(t, kept.Len(1, nil))
 	}
 
-	target := tables{marks: new(store.Marks)}
+	target := tables{marks: new(store.Marks), audiences: nobody}
 	for n := 1; n < len(entries); n++ {
 		err := target.take(slot, entries[:n], 1, false)
 		if n != len(entries)/2 { // there the first section ends
@@ -298,7 +298,7 @@ func FuzzSections(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(append(binary.BigEndian.AppendUint64(nil, 7), 0, 0, 0, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		ts := tables{marks: new(store.Marks)}
+		ts := tables{marks: new(store.Marks), audiences: nobody}
 		ts.getOrKeep(7)
 		slot := uint16(5)
 		if len(b) > 13 && int(b[12]) > 0 && len(b) > 13+int(b[12]) {
@@ -318,3 +318,5 @@ func answeredWith(from uint64, result []byte) *outevent {
 	ev.setResult(result)
 	return ev
 }
+
+func nobody(entries) {}

@@ -12,7 +12,8 @@ type claim struct {
 
 type ask struct {
 	to       ID
-	sent     int64
+	first    int64 // when it was first asked
+	sent     int64 // … and last
 	answered int64 // the instant at which the question was sent that it answered; 0: none
 	ok       bool  // nothing speaks against it
 	stand    Stand
@@ -21,7 +22,7 @@ type ask struct {
 func (c *claim) restart(now int64) {
 	c.from = now
 	for i := range c.asks {
-		c.asks[i].sent, c.asks[i].answered, c.asks[i].ok = 0, 0, false
+		c.asks[i] = ask{to: c.asks[i].to}
 	}
 }
 
@@ -148,6 +149,9 @@ func (m *Machine) askAround(slot uint16) {
 	}
 	for i := range c.asks {
 		if a := &c.asks[i]; a.sent == 0 || m.now-a.sent >= every {
+			if a.first == 0 {
+				a.first = m.now
+			}
 			a.sent = m.now
 			m.asks[a.to] = append(m.asks[a.to], m.askItem(slot, c.kind))
 		}
@@ -272,20 +276,24 @@ func (m *Machine) onAnswer(p *pair, ans *Answer) {
 	}
 }
 
-// tally counts a claim's answers: fresh and in favour, fresh and against,
-// none.
-func (m *Machine) tally(c *claim) (ok, not, silent int) {
+// tally counts a claim's answers: fresh and in favour, fresh and against, none.
+// Who was asked a moment ago is not silent yet: pending.
+func (m *Machine) tally(c *claim) (ok, not, silent, pending int) {
 	for _, a := range c.asks {
 		switch {
-		case a.answered == 0 || m.now-a.answered > m.cfg.Fresh:
-			silent++
-		case a.ok:
-			ok++
+		case a.answered != 0 && m.now-a.answered <= m.cfg.Fresh:
+			if a.ok {
+				ok++
+			} else {
+				not++
+			}
+		case a.first == 0 || m.now-a.first < m.cfg.Suspect:
+			pending++
 		default:
-			not++
+			silent++
 		}
 	}
-	return ok, not, silent
+	return ok, not, silent, pending
 }
 
 // decide carries a claim through, or drops it, if it may.

@@ -22,9 +22,9 @@ func (m *Machine) decideTake(slot uint16, st *slotState) {
 		}
 	}
 	if !m.cfg.Broken.StaleBackupTakes {
-		ok, not, silent := m.tally(st.claim)
+		ok, not, silent, pending := m.tally(st.claim)
 		switch {
-		case not > 0:
+		case not > 0 || pending > 0:
 			return
 		case !st.full && silent > 0:
 			return // what it has is not all: only where nobody can have more
@@ -63,9 +63,9 @@ func (m *Machine) decideRename(slot uint16, st *slotState) {
 	if b := m.pairs[st.backup]; b != nil && !m.dead(b.id) && m.now-b.acked < m.cfg.Replace {
 		return // it may be back before its grant runs out
 	}
-	ok, not, silent := m.tally(st.claim)
+	ok, not, silent, pending := m.tally(st.claim)
 	switch {
-	case not > 0:
+	case not > 0 || pending > 0:
 	case ok > 0 && silent <= 1:
 		m.chooseBackup(slot, st)
 	case ok == 0 && (silent == 0 || m.now-st.claim.from >= m.cfg.Suspect && m.now-st.claim.from >= int64(silent)*m.cfg.Suspect):
@@ -87,8 +87,8 @@ func (m *Machine) decideFound(slot uint16, st *slotState) {
 			return
 		}
 	}
-	_, not, silent := m.tally(st.claim)
-	if not > 0 || silent > 0 {
+	_, not, silent, pending := m.tally(st.claim)
+	if not > 0 || silent > 0 || pending > 0 {
 		return
 	}
 	// A named member that is neither in the view nor known to be dead may

@@ -11,7 +11,7 @@ func TestServesNothingBeforeItHasAView(t *testing.T) {
 	l.pass(2000 * ms)
 	require.Empty(t, l.sent)
 	require.Empty(t, l.open)
-	require.Equal(t, Verdict{Do: Wait}, l.Verdict(l.now, 0, 0))
+	require.Equal(t, Verdict{Do: Elsewhere}, l.Verdict(l.now, 0, 0))
 	require.False(t, l.Settled())
 	require.True(t, l.Empty())
 }

@@ -38,14 +38,17 @@ func (r *Route) Failed() (wait int64) {
 	return r.next()
 }
 
+// Elsewhere notes that Target does not know who holds the slot, and moves on.
+func (r *Route) Elsewhere() (wait int64) { return r.next() }
+
 // MovedTo notes that Target sent the operation on: to a strictly later epoch
 // it is followed at once; else another is tried, after a pause.
 func (r *Route) MovedTo(to ID, epoch uint64) (wait int64) {
 	if to != 0 && to != r.target && (epoch > r.epoch || to != r.Tried) {
-		r.target, r.epoch = to, max(r.epoch, epoch)
 		if epoch <= r.epoch {
 			wait = routeBackoff / 5
 		}
+		r.target, r.epoch = to, max(r.epoch, epoch)
 		return wait
 	}
 	return r.next()

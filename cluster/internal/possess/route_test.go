@@ -76,7 +76,7 @@ func TestVerdicts(t *testing.T) {
 		want    Verdict
 	}{
 		"nothing is known: the ring's first":       {func(l *lab) { l.view(2, 1, 3) }, 0, Verdict{Moved, 2, 0}},
-		"nothing is known, and it is the first":    {func(l *lab) { l.view(1, 2, 3) }, 0, Verdict{Do: Wait}},
+		"nothing is known, and it is the first":    {func(l *lab) { l.view(1, 2, 3) }, 0, Verdict{Do: Elsewhere}},
 		"the holder, though its grant has run out": {func(l *lab) { l.hold(); l.now += 200 * ms }, 0, Verdict{Do: Wait}},
 		"a copy: to the holder":                    {func(l *lab) { l.copies(5, 2, true) }, 0, Verdict{Moved, 2, 5}},
 		"a copy, the caller has tried another":     {func(l *lab) { l.copies(5, 2, true) }, 3, Verdict{Moved, 2, 5}},

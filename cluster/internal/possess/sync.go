@@ -226,9 +226,9 @@ func (m *Machine) onSync(p *pair, s *Sync) {
 		p.promised = max(p.promised, m.now+m.cfg.Grant)
 	}
 	switch {
-	case s.Seq < p.lastSeq:
+	case p.lastAck != nil && s.Seq < p.lastSeq:
 		return // an old copy
-	case s.Seq == p.lastSeq:
+	case s.Seq == p.lastSeq && p.lastAck != nil:
 		ack := *p.lastAck
 		ack.Sent, ack.Now, ack.Term = s.Sent, m.now, p.myTerm
 		m.port.Send(p.id, &ack)

@@ -10,6 +10,8 @@ const (
 	Moved
 	// Refuse: too few members are left.
 	Refuse
+	// Elsewhere: this member does not know; others may.
+	Elsewhere
 )
 
 // Verdict says what to do with an operation.
@@ -35,15 +37,10 @@ func (m *Machine) Verdict(now int64, slot uint16, tried ID) Verdict {
 	case st.holder != 0 && st.holder != m.cfg.Self && !m.dead(st.holder):
 		return Verdict{Do: Moved, To: st.holder, Epoch: st.epoch}
 	}
-	order := m.order(slot)
-	switch {
-	case order[0] != m.cfg.Self && order[0] != 0:
-		return Verdict{Do: Moved, To: order[0]}
-	case st.epoch == 0 && order[1] != 0 && order[1] != tried && m.now-st.since < m.cfg.Grant:
-		// A newcomer: who was first before it knows.
-		return Verdict{Do: Moved, To: order[1]}
+	if first := m.first(slot); first != m.cfg.Self && first != 0 && first != tried {
+		return Verdict{Do: Moved, To: first}
 	}
-	return Verdict{Do: Wait}
+	return Verdict{Do: Elsewhere}
 }
 
 // Holder returns who holds slot as far as this member knows, or else who

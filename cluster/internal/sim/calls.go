@@ -189,7 +189,7 @@ func (m *member) try(r *request) {
 	allowed, ticket, ran := m.store.Do(m.gate, k.hash, []byte(k.name), store.Call{Now: now}, take{w.opt.Limit, w.opt.Sync, bound})
 	if ran == nil {
 		switch v := m.machine.Verdict(now, k.slot, r.tried); v.Do {
-		case possess.Moved:
+		case possess.Moved, possess.Elsewhere:
 			m.reply(r, func(o *member, c *call) { o.moved(c, v) })
 		default:
 			if w.now-r.arrived < callTime {
@@ -247,6 +247,10 @@ func (m *member) reply(r *request, f func(o *member, c *call)) {
 
 func (m *member) moved(c *call, v possess.Verdict) {
 	c.sends++ // the silence of the old target no longer counts
+	if v.Do == possess.Elsewhere {
+		m.resend(c, c.route.Elsewhere())
+		return
+	}
 	m.resend(c, c.route.MovedTo(v.To, v.Epoch))
 }
 
