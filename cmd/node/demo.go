@@ -34,12 +34,15 @@ type demoRound struct {
 
 // demoReport is what --json prints.
 type demoReport struct {
-	Rounds []demoRound `json:"rounds"`
-	OK     bool        `json:"ok"`
+	Rounds     []demoRound     `json:"rounds"`
+	Revocation *demoRevocation `json:"revocation,omitempty"`
+	OK         bool            `json:"ok"`
 }
 
 // demo is what the steps share.
 type demo struct {
+	dir     string // for logs and the store of keys
+	logs    int    // how many logs there are
 	members []*demoMember
 	view    *demoView
 	report  demoReport
@@ -53,6 +56,7 @@ var demoSteps = []struct {
 }{
 	{"one limit, three processes", (*demo).steadyRound},
 	{"the same, and one of them is killed", (*demo).killRound},
+	{"an API key, revoked", (*demo).revoke},
 }
 
 // Run starts the members, shows each step, and stops everything again. What did
@@ -61,8 +65,7 @@ func (c *demoCommand) Run(ctx context.Context, env *environment) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, demoDeadline)
 	defer cancel()
 	d := &demo{view: newDemoView(env.stdout, c.JSON)}
-	logs, err := os.MkdirTemp("", "peerlimit-demo-")
-	if err != nil {
+	if d.dir, err = os.MkdirTemp("", "peerlimit-demo-"); err != nil {
 		return err
 	}
 	defer func() {
@@ -72,12 +75,12 @@ func (c *demoCommand) Run(ctx context.Context, env *environment) (err error) {
 				err = fmt.Errorf("not done within %s: %w", demoDeadline, err)
 			}
 			if errors.Is(ctx.Err(), context.Canceled) {
-				err = errors.Join(errors.New("demo: interrupted"), os.RemoveAll(logs))
+				err = errors.Join(errors.New("demo: interrupted"), os.RemoveAll(d.dir))
 			} else {
 				// What the members said is kept for whoever has to find out why.
-				err = fmt.Errorf("demo: %w (logs in %s)", err, logs)
+				err = fmt.Errorf("demo: %w (logs in %s)", err, d.dir)
 			}
-		} else if err = os.RemoveAll(logs); err == nil {
+		} else if err = os.RemoveAll(d.dir); err == nil {
 			d.view.say("\nall members stopped")
 		}
 		if c.JSON {
@@ -88,7 +91,7 @@ func (c *demoCommand) Run(ctx context.Context, env *environment) (err error) {
 		}
 	}()
 
-	if err := d.startMembers(ctx, logs); err != nil {
+	if err := d.startMembers(ctx); err != nil {
 		return err
 	}
 	for i, step := range demoSteps {

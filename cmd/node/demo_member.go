@@ -37,30 +37,44 @@ type demoMember struct {
 // stopDelay is how long a member may take to leave when the demo ends.
 const stopDelay = 5 * time.Second
 
-func (d *demo) startMembers(ctx context.Context, logs string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	name := "demo-" + strconv.Itoa(os.Getpid())
-	seed := ""
+// startMembers starts them, one after the other, and waits until all see all.
+func (d *demo) startMembers(ctx context.Context) error {
 	for i := range demoMembers {
-		arguments := []string{"serve", "--stop-with-stdin", "--log-level=info", "--cluster=" + name,
-			"--node-id=member-" + strconv.Itoa(i+1),
-			"--bind=127.0.0.1:0", "--peer-bind=127.0.0.1:0", "--kv-bind=127.0.0.1:0", "--http=127.0.0.1:0"}
-		if seed != "" {
-			arguments = append(arguments, "--join="+seed)
-		}
-		m := &demoMember{name: "member-" + strconv.Itoa(i+1)}
-		if err := m.start(ctx, self, arguments, filepath.Join(logs, m.name+".log")); err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
+		m, err := d.startMember(ctx, i)
+		if err != nil {
+			return err
 		}
 		d.members = append(d.members, m)
 		d.view.say("started %s (pid %d), http %s", m.name, m.pid(), m.ready["http"])
-		if seed == "" {
-			seed = m.ready["gossip"]
+	}
+	return d.awaitMembers(ctx)
+}
+
+// startMember starts the ith member, which joins one that lives, if any does.
+func (d *demo) startMember(ctx context.Context, i int) (*demoMember, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	m := &demoMember{name: "member-" + strconv.Itoa(i+1)}
+	d.logs++
+	arguments := []string{"serve", "--stop-with-stdin", "--log-level=info", "--cluster=demo-" + strconv.Itoa(os.Getpid()),
+		"--node-id=" + m.name, "--key-store=sqlite:" + filepath.Join(d.dir, "keys.db"),
+		"--bind=127.0.0.1:0", "--peer-bind=127.0.0.1:0", "--kv-bind=127.0.0.1:0", "--http=127.0.0.1:0"}
+	for _, other := range d.members {
+		if !other.killed.Load() {
+			arguments = append(arguments, "--join="+other.ready["gossip"])
+			break
 		}
 	}
+	if err := m.start(ctx, self, arguments, filepath.Join(d.dir, fmt.Sprintf("%s-%d.log", m.name, d.logs))); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.name, err)
+	}
+	return m, nil
+}
+
+// awaitMembers returns when all members see all.
+func (d *demo) awaitMembers(ctx context.Context) error {
 	for _, m := range d.members {
 		if err := m.waitForMembers(ctx, demoMembers); err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)

@@ -110,7 +110,13 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	err = server.shutdown(leaving, c.DrainDelay)
 	draining, stopDraining := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
 	defer stopDraining()
-	return errors.Join(err, node.Drain(draining), services.close(), node.Close())
+	err = errors.Join(err, node.Drain(draining), services.close())
+	if closeErr := node.Close(); closeErr != nil {
+		// All is handed over: nothing is lost when the others find out by
+		// themselves, and they can't be told when they leave at this moment too.
+		log.Warn("left without a goodbye", "error", closeErr)
+	}
+	return err
 }
 
 // serve opens the API and returns when ctx ends or serving has failed.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -26,6 +27,7 @@ func runNode(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	if err := processes.wait(c); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
+	secrets.search(fmt.Sprintf("stderr of node %v", args), errs.Bytes())
 	return c.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
@@ -88,6 +90,7 @@ func TestDemo(t *testing.T) {
 	assert.Empty(t, stderr)
 	assert.Contains(t, stdout, "\nallowed 1000 of 3000 (limit 1000)\n")
 	assert.Contains(t, stdout, "killed")
+	assert.Contains(t, stdout, "\nrefused by 3 of 3 members\n")
 	assert.Less(t, time.Since(start), 30*time.Second)
 	assert.NotContains(t, stdout, "\x1b", "this is no terminal")
 	requireAsInREADME(t, stdout)
@@ -101,10 +104,19 @@ func TestDemoAsJSON(t *testing.T) {
 			Name                                 string
 			Limit, Sent, Allowed, Denied, Errors int
 		}
+		Revocation struct {
+			Members, Reached int
+			Before, After    map[string]string
+		}
 		OK bool
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &report), stdout)
 	assert.True(t, report.OK)
+	assert.Equal(t, 3, report.Revocation.Reached)
+	for i := 1; i <= 3; i++ {
+		assert.Equal(t, "VALID", report.Revocation.Before[fmt.Sprintf("member-%d", i)])
+		assert.Equal(t, "DISABLED", report.Revocation.After[fmt.Sprintf("member-%d", i)])
+	}
 	require.Len(t, report.Rounds, 2)
 	assert.Equal(t, 1000, report.Rounds[0].Allowed)
 	assert.Equal(t, 2000, report.Rounds[0].Denied)

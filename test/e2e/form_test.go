@@ -60,10 +60,13 @@ func freePorts(t testing.TB, n int) (ports []string) {
 	return ports
 }
 
-func secretFile(t testing.TB, secrets ...string) (path string) {
+func secretFile(t testing.TB, lines ...string) (path string) {
 	t.Helper()
+	for _, secret := range lines {
+		secrets.add(secret)
+	}
 	path = filepath.Join(t.TempDir(), "secrets")
-	require.NoError(t, os.WriteFile(path, []byte(strings.Join(secrets, "\n")+"\n"), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
 	return path
 }
 

@@ -41,6 +41,17 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e: tests left processes behind, which were killed:", left)
 		code = 1
 	}
+	leaks, searched, known := secrets.found()
+	if testing.Verbose() {
+		fmt.Printf("e2e: searched %d bytes of logs and answers for %d secrets\n", searched, known)
+	}
+	if len(leaks) > 0 {
+		fmt.Fprintln(os.Stderr, "e2e: secrets of the tests were shown:")
+		for _, leak := range leaks[:min(len(leaks), 20)] {
+			fmt.Fprintln(os.Stderr, "    ", leak)
+		}
+		code = 1
+	}
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = 1

@@ -66,6 +66,7 @@ func StartMember(t testing.TB, o MemberOptions) *Member {
 // shown if the test failed, when the test ends.
 func LaunchMember(t testing.TB, o MemberOptions) *Member {
 	t.Helper()
+	secrets.add(o.Token)
 	bind := o.Bind
 	if bind == "" {
 		bind = "127.0.0.1"
@@ -74,7 +75,7 @@ func LaunchMember(t testing.TB, o MemberOptions) *Member {
 		}
 	}
 	free := net.JoinHostPort(bind, "0")
-	args := []string{"serve", "--node-id=" + o.Name, "--cluster=" + o.Cluster, "--log-level=debug",
+	args := []string{"serve", "--node-id=" + o.Name, "--cluster=" + o.Cluster, "--log-level=debug", "--key-store=memory",
 		"--bind=" + free, "--peer-bind=" + free, "--kv-bind=" + free, "--http=127.0.0.1:0"}
 	for _, seed := range o.Join {
 		args = append(args, "--join="+seed)
@@ -307,6 +308,7 @@ func (m *Member) cleanup() {
 		<-m.gone
 	}
 	m.client.CloseIdleConnections()
+	secrets.search("the log of "+m.Name+" in "+m.t.Name(), []byte(m.Log()))
 	if m.t.Failed() {
 		m.t.Logf("--- %s (pid %d), %v, the end of its log:\n%s", m.Name, m.PID(), m.command.ProcessState, m.log.tail(100))
 	}
@@ -372,5 +374,8 @@ func (m *Member) Request(ctx context.Context, method, path string, body []byte) 
 	}
 	defer response.Body.Close()
 	answer, err = io.ReadAll(response.Body)
+	if s := response.StatusCode; s >= 400 && s != http.StatusTooManyRequests || method == http.MethodGet {
+		secrets.search("the answer to "+method+" "+path, answer)
+	}
 	return response.StatusCode, response.Header, answer, err
 }
