@@ -90,7 +90,11 @@ func (a *ratelimitAPI) status(w http.ResponseWriter, r *http.Request) {
 // whatever the decisions are.
 func (a *ratelimitAPI) each(w http.ResponseWriter, r *http.Request, buffer *bodyBuffer, checks []ratelimit.Check,
 	decide func(context.Context, *ratelimit.Check) (ratelimit.Decision, error)) {
-	if fields := refuseChecks(checks); fields != nil { // before any of them has spent
+	stored := func(policy string) bool {
+		_, found := a.limits.StoredPolicy(policy)
+		return found
+	}
+	if fields := refuseChecks(checks, stored); fields != nil { // before any of them has spent
 		refuseInput(w, fields...)
 		return
 	}
@@ -132,7 +136,7 @@ func (a *ratelimitAPI) answerAll(w http.ResponseWriter, buffer *bodyBuffer, all 
 	var denied quotaHeaders
 	for i := range all.Decisions {
 		if d := &all.Decisions[i]; !d.Allowed {
-			denied.add(&checks[i].Policy, d)
+			denied.add(a.inForce(&checks[i].Policy), d)
 			if a.nobodyDecided(d) {
 				status = http.StatusServiceUnavailable
 			}
@@ -149,13 +153,22 @@ func (a *ratelimitAPI) answer(w http.ResponseWriter, body []byte, allowed bool, 
 		return
 	}
 	var denied quotaHeaders
-	denied.add(policy, d)
+	denied.add(a.inForce(policy), d)
 	denied.set(w.Header())
 	status := http.StatusTooManyRequests
 	if a.nobodyDecided(d) {
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, body)
+}
+
+// inForce is the policy that a check was judged by: what is stored under its
+// name, where that has a limit.
+func (a *ratelimitAPI) inForce(p *ratelimit.Policy) *ratelimit.Policy {
+	if stored, found := a.limits.StoredPolicy(p.Name); found && stored.Policy.Limit != 0 {
+		return &stored.Policy
+	}
+	return p
 }
 
 // nobodyDecided reports whether a call was denied though nobody found that it

@@ -145,8 +145,9 @@ func requireCheck(r *strictjson.Reader, given fields) {
 }
 
 // refuseChecks finds what the limiter would refuse, for checks that are decided
-// one by one: a mistake in the last must not cost what the first has spent.
-func refuseChecks(checks []ratelimit.Check) (fields []strictjson.FieldError) {
+// one by one: a mistake in the last must not cost what the first has spent. What
+// a stored policy allows is not known here.
+func refuseChecks(checks []ratelimit.Check, stored func(policy string) bool) (fields []strictjson.FieldError) {
 	for i := range checks {
 		c := &checks[i]
 		err := c.Policy.Validate()
@@ -158,7 +159,7 @@ func refuseChecks(checks []ratelimit.Check) (fields []strictjson.FieldError) {
 		case err != nil:
 		case c.Key == "":
 			err = &ratelimit.FieldError{Field: "key", Detail: "must be 1 to " + strconv.Itoa(ratelimit.MaxKeyLen) + " bytes, is 0"}
-		case c.Cost > most:
+		case c.Cost > most && !stored(c.Policy.Name):
 			err = &ratelimit.FieldError{Field: "cost", Detail: "must be at most " + strconv.FormatInt(most, 10)}
 		}
 		var field *ratelimit.FieldError

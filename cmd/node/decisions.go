@@ -81,6 +81,7 @@ type quotaHeaders struct {
 // 3.3.1); limits go beyond it.
 const maxInteger = 999_999_999_999_999
 
+// add adds a denial by the policy that was in force.
 func (q *quotaHeaders) add(p *ratelimit.Policy, d *ratelimit.Decision) {
 	if len(q.policies) > 0 {
 		q.policies = append(q.policies, ", "...)
@@ -88,9 +89,11 @@ func (q *quotaHeaders) add(p *ratelimit.Policy, d *ratelimit.Decision) {
 	}
 	q.policies = appendString(q.policies, d.Policy)
 	q.policies = append(q.policies, ";q="...)
-	q.policies = strconv.AppendInt(q.policies, min(p.Limit, maxInteger), 10)
-	q.policies = append(q.policies, ";w="...)
-	q.policies = strconv.AppendInt(q.policies, roundUp(p.Period, time.Second), 10)
+	q.policies = strconv.AppendInt(q.policies, min(d.Limit, maxInteger), 10)
+	if window := windowSeconds(p); window > 0 {
+		q.policies = append(q.policies, ";w="...)
+		q.policies = strconv.AppendInt(q.policies, window, 10)
+	}
 	more := roundUp(d.NextAfter, time.Second)
 	q.state = appendString(q.state, d.Policy)
 	q.state = append(q.state, ";r="...)
@@ -98,6 +101,26 @@ func (q *quotaHeaders) add(p *ratelimit.Policy, d *ratelimit.Decision) {
 	q.state = append(q.state, ";t="...)
 	q.state = strconv.AppendInt(q.state, more, 10)
 	q.retry = max(q.retry, roundUp(d.RetryAfter, time.Second), more)
+}
+
+// windowSeconds is the length of a policy's window, 0 where it differs from one
+// to the next.
+func windowSeconds(p *ratelimit.Policy) int64 {
+	switch p.Align {
+	case ratelimit.Unaligned:
+		return roundUp(p.Period, time.Second)
+	case ratelimit.Second:
+		return 1
+	case ratelimit.Minute:
+		return 60
+	case ratelimit.Hour:
+		return 3600
+	case ratelimit.Day:
+		return 24 * 3600
+	case ratelimit.Week:
+		return 7 * 24 * 3600
+	}
+	return 0 // a month
 }
 
 func (q *quotaHeaders) set(h http.Header) {

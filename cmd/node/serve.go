@@ -32,6 +32,7 @@ type serveCommand struct {
 	MinMembers    int           `default:"1" placeholder:"N" help:"How many members must be in reach to serve without a backup, from 1 to 10000."`
 	OnUnavailable string        `enum:"open,closed,local" default:"open" help:"What to decide while nobody who may decide answers: open allows, closed denies, local lets each member enforce its share."`
 	KeyStore      keyStoreFlag  `placeholder:"STORE" help:"Where API keys are kept: memory (lost with the process, and each member has its own), sqlite:PATH (members of one machine may share a file) or postgres://… (members of several machines; as it may have a password, give it by the environment). A file keys-CLUSTER.db in $XDG_STATE_HOME/peerlimit or ~/.local/state/peerlimit unless given."`
+	Policies      string        `placeholder:"FILE" help:"YAML file of policies that come before what checks bring under the same names; what was changed by way of the API since comes before the file."`
 	DrainDelay    time.Duration `default:"0s" placeholder:"D" help:"How long to go on answering, with /readyz saying no, before the HTTP API closes; up to 5m."`
 	LogFormat     string        `enum:"text,json" default:"text" help:"text or json."`
 	LogLevel      string        `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
@@ -70,6 +71,10 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
+	policies, err := readPolicies(c.Policies)
+	if err != nil {
+		return err
+	}
 	tokens, err := c.readTokens()
 	if err != nil {
 		return err
@@ -98,6 +103,7 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return errors.Join(err, server.close(), node.Close())
 	}
+	services.policies = policies
 	err = c.serve(ctx, env, services, server, probes)
 	if ctx.Err() == nil { // it was not told to leave
 		return errors.Join(err, server.close(), services.close(), node.Close())
@@ -125,6 +131,9 @@ func (c *serveCommand) serve(ctx context.Context, env *environment, services *se
 		if ctx.Err() != nil {
 			return nil // told to leave before it could join: nothing has failed
 		}
+		return err
+	}
+	if err := loadPolicies(ctx, services.limits, services.policies); err != nil && ctx.Err() == nil {
 		return err
 	}
 	server.handler.open(services.routes())

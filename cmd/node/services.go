@@ -19,6 +19,8 @@ type services struct {
 	limits *ratelimit.Limiter
 	keys   *auth.Authenticator // nil: there is no store for them
 	store  *keyStore
+
+	policies []ratelimit.StoredPolicy // of the file, to be stored
 }
 
 // openServices opens them on node. What was opened when it fails is closed.
@@ -65,6 +67,7 @@ func (s *services) routes() []route {
 	}
 	return slices.Concat(
 		(&ratelimitAPI{limits: s.limits, mode: s.mode, log: s.log}).routes(),
+		(&policiesAPI{limits: s.limits, log: s.log}).routes(),
 		(&clusterAPI{node: s.node}).routes(),
 		keys,
 	)
