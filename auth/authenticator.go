@@ -77,10 +77,7 @@ func New(cfg Config) (*Authenticator, error) {
 	case a.shared == NoShared:
 		a.shared = nil
 	case a.shared == nil && cfg.Cluster != nil:
-		// A node that keeps no values for others is none to ask; the store is.
-		if n, ok := any(cfg.Cluster).(interface{ KV() *cluster.KV }); ok && n.KV() != nil {
-			a.shared = kvShared{n.KV()}
-		}
+		a.shared = kvShared{cfg.Cluster.KV()}
 	}
 	if a.changelog == nil {
 		if err := a.openChangelog(cfg.Cluster); err != nil {

@@ -189,11 +189,7 @@ func (cfg Config) validate() error {
 func (cfg Config) connect() (KV, Bus, error) {
 	switch {
 	case cfg.Cluster != nil:
-		kv := cfg.nodeKV()
-		if kv == nil {
-			return nil, nil, fmt.Errorf("cache: %w Config.Cluster: the member has no key-value store", ErrInvalid)
-		}
-		return kv, cfg.Cluster, nil
+		return cfg.Cluster.KV(), cfg.Cluster, nil
 	case cfg.KV != nil && cfg.Bus != nil:
 		return cfg.KV, cfg.Bus, nil
 	case cfg.KV != nil:
@@ -201,17 +197,6 @@ func (cfg Config) connect() (KV, Bus, error) {
 	default:
 		return cluster.LocalKV(0), new(alone), nil
 	}
-}
-
-func (cfg Config) nodeKV() KV {
-	node, ok := any(cfg.Cluster).(interface{ KV() *cluster.KV })
-	if !ok {
-		return nil
-	}
-	if kv := node.KV(); kv != nil {
-		return kv
-	}
-	return nil
 }
 
 func checkKey(key string) error {

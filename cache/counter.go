@@ -43,7 +43,7 @@ func NewCounter(cfg Config) (*Counter, error) {
 	}
 	c := &Counter{cfg: cfg, kv: cfg.KV}
 	if cfg.Cluster != nil {
-		c.kv = cfg.nodeKV()
+		c.kv = cfg.Cluster.KV()
 	}
 	table, err := cluster.NewTable[counterState, counterOp, counterResult](cfg.Cluster, counterMachine{},
 		cluster.TableConfig{Name: "cache:" + cfg.Namespace})

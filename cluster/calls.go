@@ -94,9 +94,13 @@ func (n *Node) Broadcast(ctx context.Context, kind string, payload []byte) Recei
 	return r
 }
 
-// ResetBreaker closes the breaker of a peer, named by its node ID, at once. The
-// error is ErrUnknownMember.
+// ResetBreaker closes a breaker at once: a peer's, named by its node ID, or
+// "kv". The error is ErrUnknownMember.
 func (n *Node) ResetBreaker(name string) error {
+	if name == "kv" {
+		n.kv.ResetBreaker()
+		return nil
+	}
 	err := fmt.Errorf("cluster: reset breaker %q: %w", name, ErrUnknownMember)
 	for _, m := range n.members.Members() {
 		if m.ID == name && m.Boot != n.boot {
@@ -108,5 +112,9 @@ func (n *Node) ResetBreaker(name string) error {
 
 // kvStatus returns the state of the key-value store.
 func (n *Node) kvStatus() KVStatus {
-	return KVStatus{State: "off", Breaker: peer.BreakerClosed.String()}
+	state := "available"
+	if !n.kv.Healthy() {
+		state = "unavailable"
+	}
+	return KVStatus{State: state, Breaker: n.kv.BreakerState(), Gossip: n.members.Self().KVGossip}
 }

@@ -30,6 +30,7 @@ type Node struct {
 	events     *events
 	possession possessor // decides which slots this member serves
 	owner      *owner    // the same, as its tables know it
+	kv         *KV       // values that can be loaded again
 
 	// ring is made of the members that are alive and not draining. It is
 	// replaced, never changed.
@@ -102,11 +103,18 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.events.close()
 		return nil, errors.Join(err, n.peers.Close())
 	}
+	gossip, err := listenKV(cfg.KVBind, host)
+	if err != nil {
+		n.end()
+		n.events.close()
+		return nil, errors.Join(err, n.peers.Close())
+	}
 	n.members, err = membership.Start(membership.Config{
 		Cluster: cfg.ClusterName,
 		Meta: membership.Meta{
 			ID: cfg.NodeID, Zone: cfg.Zone, Version: cfg.Version,
 			Peer:     peerAddr,
+			KVGossip: gossip.Addr(),
 			ProtoMin: peer.OldestVersion, ProtoMax: peer.Version,
 		},
 		Boot:        n.boot,
@@ -121,11 +129,14 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		n.end()
 		n.events.close()
-		return nil, fmt.Errorf("cluster: %w", errors.Join(err, n.peers.Close()))
+		return nil, fmt.Errorf("cluster: %w", errors.Join(err, gossip.Close(), n.peers.Close()))
 	}
 	n.possession = newPossessor(n)
 	n.regroup()
 	close(n.listed)
+	if n.kv, err = n.openKV(gossip); err != nil {
+		return nil, errors.Join(err, n.kill())
+	}
 	n.peers.Start()
 	n.wg.Go(n.become)
 
@@ -379,10 +390,15 @@ func (n *Node) handOver(ctx context.Context) error {
 		return err
 	}
 	n.regroup()
-	if n.possession == nil {
-		return nil
+	// Cached values go while slots go; neither waits for the other.
+	values := make(chan error, 1)
+	go func() { values <- n.kv.leave(ctx) }()
+	err := n.possession.drain(ctx)
+	if e := <-values; e != nil {
+		// What is cached can be loaded again: no reason to stay.
+		n.log.Warn("cached values were not all handed over", "error", e)
 	}
-	return n.possession.drain(ctx)
+	return err
 }
 
 // Close drains, for Config.DrainTimeout at most, says goodbye and stops. It may
@@ -393,7 +409,7 @@ func (n *Node) Close() error {
 	n.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 		defer cancel()
-		n.endErr = errors.Join(n.Drain(ctx), n.members.Leave(leaveTimeout), n.stop())
+		n.endErr = errors.Join(n.Drain(ctx), n.members.Leave(leaveTimeout), n.stop((*KV).close))
 		n.log.Info("closed", "node", n.cfg.NodeID, "boot", bootText(n.boot))
 	})
 	return n.endErr
@@ -401,16 +417,18 @@ func (n *Node) Close() error {
 
 // kill stops without a goodbye, as a crash would.
 func (n *Node) kill() error {
-	n.once.Do(func() { n.endErr = n.stop() })
+	n.once.Do(func() { n.endErr = n.stop((*KV).kill) })
 	return n.endErr
 }
 
-func (n *Node) stop() error {
+func (n *Node) stop(endKV func(*KV) error) error {
 	n.end()
-	if n.possession != nil {
-		n.possession.close()
+	n.possession.close()
+	var err error
+	if n.kv != nil {
+		err = endKV(n.kv)
 	}
-	err := errors.Join(n.members.Shutdown(), n.peers.Close())
+	err = errors.Join(err, n.members.Shutdown(), n.peers.Close())
 	n.wg.Wait()
 	n.events.close()
 	return err
@@ -424,8 +442,25 @@ func (n *Node) SetSecrets(secrets [][]byte) error {
 	if err := n.members.SetSecrets(secrets); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
+	if err := n.kv.setSecrets(secrets); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
 	if len(secrets) == 0 || n.cfg.TLS != nil || n.cfg.TLSCert != "" {
 		return nil
 	}
 	return n.peers.SetSecrets(secrets)
+}
+
+// KV returns the cluster's store of values that can be loaded again. It is
+// usable from Start on, and says that it is not available until it is.
+func (n *Node) KV() *KV { return n.kv }
+
+// LastHeard returns when a message of another member last arrived, with the
+// monotonic clock's reading; the zero time where there is no other member.
+// While there is one, members hear from each other every 20 ms.
+func (n *Node) LastHeard() time.Time {
+	if len(n.members.Members()) < 2 {
+		return time.Time{}
+	}
+	return n.owner.lastHeard()
 }

@@ -29,6 +29,7 @@ type owner struct {
 	gate  store.Gate
 	marks store.Marks
 	calls outcalls
+	heard atomic.Int64 // when the protocol's last message came
 
 	// where is, for each slot, the member that operations are sent to
 	// first, as far as is known; 0: the ring's first.
@@ -172,6 +173,7 @@ func (o *owner) setView(now int64, r *ring.Ring, members []Member) {
 func (o *owner) message(from peer.Boot, m peer.Message) {
 	switch m.Type {
 	case typeProtocol:
+		o.heard.Store(o.clock.now())
 		msg, err := possess.Parse(m.Payload)
 		if err != nil {
 			o.log.Warn("bad message from a member", "boot", from.String(), "error", err)
@@ -187,6 +189,10 @@ func (o *owner) message(from peer.Boot, m peer.Message) {
 	case typeReply:
 		o.replied(from, m)
 	}
+}
+
+func (o *owner) lastHeard() time.Time {
+	return o.clock.base.Add(time.Duration(o.heard.Load()))
 }
 
 func (o *owner) down(l peer.Loss) {

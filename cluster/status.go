@@ -47,6 +47,7 @@ type RingStatus struct {
 type KVStatus struct {
 	State   string `json:"state"`
 	Breaker string `json:"breaker"`
+	Gossip  string `json:"gossip"` // where its gossip is received
 }
 
 // Status returns this member's view of its cluster.
