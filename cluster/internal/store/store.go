@@ -182,10 +182,20 @@ func (st *Store[S, O, R, M]) Peek(hash uint64, key []byte, now int64) (s S, ok b
 	return s, false
 }
 
+// forgettable is a Machine some of whose states stand for nothing, such as the
+// memory of a reset: they are copied and moved, but not counted or listed.
+type forgettable[S any] interface{ Gone(s S) bool }
+
+// counts returns which entries are counted and listed at now.
+func (st *Store[S, O, R, M]) counts(now int64) func(e *entry[S]) bool {
+	m, ok := any(st.machine).(forgettable[S])
+	return func(e *entry[S]) bool { return e.expires > now && !(ok && m.Gone(e.state)) }
+}
+
 // Len returns the number of live entries in the slots that include accepts
 // (nil: all), copies among them.
 func (st *Store[S, O, R, M]) Len(now int64, include func(slot uint16) bool) int {
-	n := 0
+	n, counts := 0, st.counts(now)
 	for slot := range uint16(Slots) {
 		if include != nil && !include(slot) {
 			continue
@@ -193,7 +203,7 @@ func (st *Store[S, O, R, M]) Len(now int64, include func(slot uint16) bool) int 
 		sh := &st.shards[slot%shardCount]
 		sh.mu.Lock()
 		sh.eachIn(slot, func(_ uint32, e *entry[S]) {
-			if e.expires > now {
+			if counts(e) {
 				n++
 			}
 		})
@@ -210,6 +220,7 @@ func (st *Store[S, O, R, M]) Range(now int64, include func(slot uint16) bool, f 
 		state S
 	}
 	var batch []item
+	counts := st.counts(now)
 	for slot := range uint16(Slots) {
 		if include != nil && !include(slot) {
 			continue
@@ -218,7 +229,7 @@ func (st *Store[S, O, R, M]) Range(now int64, include func(slot uint16) bool, f 
 		sh := &st.shards[slot%shardCount]
 		sh.mu.Lock()
 		sh.eachIn(slot, func(_ uint32, e *entry[S]) {
-			if e.expires > now {
+			if counts(e) {
 				batch = append(batch, item{e.key, e.state})
 			}
 		})
