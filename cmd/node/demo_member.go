@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -194,23 +193,20 @@ func (m *demoMember) waitForMembers(ctx context.Context, n int) error {
 	}
 }
 
-// stopMembers asks all members to leave, ends those that do not, and reports
+// stopMembers asks the members to leave, one after the other as in a deploy, so
+// that each has somebody to hand over to; it ends those that do not, and reports
 // the ones that did not end well. It is right also after a failed start.
 func (d *demo) stopMembers() error {
-	var wait sync.WaitGroup
-	errs := make([]error, len(d.members))
-	for i, m := range d.members {
-		wait.Go(func() {
-			m.client.http.CloseIdleConnections()
-			if m.killed.Load() {
-				<-m.gone
-			} else if err := m.stop(); err != nil {
-				errs[i] = fmt.Errorf("%s: %w", m.name, err)
-			}
-			_ = m.stdin.Close()
-		})
+	var errs []error
+	for _, m := range d.members {
+		m.client.http.CloseIdleConnections()
+		if m.killed.Load() {
+			<-m.gone
+		} else if err := m.stop(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+		}
+		_ = m.stdin.Close()
 	}
-	wait.Wait()
 	return errors.Join(errs...)
 }
 

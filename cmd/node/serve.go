@@ -139,7 +139,7 @@ func (c *serveCommand) serve(ctx context.Context, env *environment, services *se
 	server.handler.open(services.routes())
 	probes.serving()
 	self := services.node.Self()
-	fmt.Fprintln(env.stdout, readyLine(self.Gossip, self.Peer, "off", server.addr()))
+	fmt.Fprintln(env.stdout, readyLine(self.Gossip, self.Peer, services.node.Status().KV.Gossip, server.addr()))
 	select {
 	case <-ctx.Done():
 		return nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/peerlimit/peerlimit/auth"
+	"github.com/peerlimit/peerlimit/cache"
 	"github.com/peerlimit/peerlimit/cluster"
 	"github.com/peerlimit/peerlimit/ratelimit"
 )
@@ -19,6 +20,8 @@ type services struct {
 	limits *ratelimit.Limiter
 	keys   *auth.Authenticator // nil: there is no store for them
 	store  *keyStore
+	values *cache.Cache[[]byte]
+	counts *cache.Counter
 
 	policies []ratelimit.StoredPolicy // of the file, to be stored
 }
@@ -37,6 +40,13 @@ func openServices(ctx context.Context, node *cluster.Node, c *serveCommand, mode
 		return nil, err
 	}
 	if err := s.openKeys(ctx, c.KeyStore, c.Cluster); err != nil {
+		return nil, err
+	}
+	config := cache.Config{Cluster: node, Namespace: "http", Logger: log}
+	if s.values, err = cache.New[[]byte](config); err != nil {
+		return nil, err
+	}
+	if s.counts, err = cache.NewCounter(config); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -67,6 +77,7 @@ func (s *services) routes() []route {
 	}
 	return slices.Concat(
 		(&ratelimitAPI{limits: s.limits, mode: s.mode, log: s.log}).routes(),
+		(&cacheAPI{values: s.values, counters: s.counts, store: s.node.KV().Stats, log: s.log}).routes(),
 		(&policiesAPI{limits: s.limits, log: s.log}).routes(),
 		(&clusterAPI{node: s.node}).routes(),
 		keys,
@@ -78,6 +89,12 @@ func (s *services) close() error {
 	var errs []error
 	if s.keys != nil {
 		errs = append(errs, s.keys.Close()) // writes when keys were last used
+	}
+	if s.values != nil {
+		errs = append(errs, s.values.Close())
+	}
+	if s.counts != nil {
+		errs = append(errs, s.counts.Close())
 	}
 	if s.limits != nil {
 		errs = append(errs, s.limits.Close())
