@@ -20,6 +20,7 @@ type Config struct {
 	Replace   int64 // a backup that has been silent for so long is replaced: 110 ms
 	Steady    int64 // who was silent is not made backup of its own accord before it has been heard for so long: 1 s
 	Gap       int64 // a pause of the own clock after which silence means nothing: 50 ms
+	Prompt    int64 // who answers within that may be given a slot: 25 ms
 	CopyEvery int64 // how often changes are sent that nobody waits for: 20 ms
 	Scan      int64 // how often all slots are looked over: 20 ms
 	Reask     int64 // how often an unanswered question is asked again: 40 ms
@@ -52,7 +53,7 @@ func DefaultConfig(self ID) Config {
 	ms := int64(time.Millisecond)
 	return Config{
 		Self: self, Slots: store.Slots,
-		Grant: 150 * ms, Beat: 20 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms,
+		Grant: 150 * ms, Beat: 20 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms, Prompt: 25 * ms,
 		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Fresh: 100 * ms,
 		MinMembers: 1, MoveSlots: 1024, SyncBytes: 256 << 10,
 	}

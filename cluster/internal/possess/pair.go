@@ -22,6 +22,7 @@ type pair struct {
 	grant    *store.Grant
 	backs    int   // slots of which it is the backup, or that its grant covers
 	beatSent int64 // when the latest beat was sent
+	trip     int64 // how long its latest answer took
 	acked    int64 // when it last acknowledged a beat or a Sync, or the timer was restarted
 
 	// What is to be sent to it.
@@ -110,7 +111,7 @@ func (m *Machine) onBeatAck(p *pair, a *BeatAck) { m.granted(p, a.Sent, a.Term) 
 
 // granted handles an acknowledgement that renews p's grant from sent on.
 func (m *Machine) granted(p *pair, sent int64, term uint64) {
-	p.acked = m.now
+	p.acked, p.trip = m.now, m.now-sent
 	switch {
 	case term < p.term: // late
 	case term > p.term:

@@ -129,7 +129,7 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 		it.As = AsMerge
 		it.Entries, drained = m.port.Collect(w.slot, store.Follower, nil, room)
 	case st.role == roleHolder && st.follower == p.id:
-		if st.toHolder && st.ffull {
+		if st.toHolder && st.ffull && (p.trip <= m.cfg.Prompt || st.backup == p.id) {
 			if !m.give(p, w.slot, st, &it) {
 				st.queued[w.to] = false
 				return 0
@@ -154,9 +154,10 @@ const giveBytes = 512 << 10
 
 // give makes the item that hands slot over to p, its follower: in one message
 // this member gives up possession, becomes p's backup and grants. It does so
-// only while its own grant holds.
+// only while its own grant holds, and to one who has answered promptly: until p
+// has taken it, nobody serves the slot.
 func (m *Machine) give(p *pair, slot uint16, st *slotState, it *SyncItem) bool {
-	if !m.mayServe(st) && !m.cfg.Broken.GiveWithoutGrant || m.lost(p.id) {
+	if !m.mayServe(st) && !m.cfg.Broken.GiveWithoutGrant || m.lost(p.id) || p.trip > m.cfg.Prompt {
 		return false
 	}
 	m.port.Shut(slot)
