@@ -72,6 +72,7 @@ type timings struct {
 	probe   time.Duration // the watchdog looks
 	broken  time.Duration // unusable for so long: started anew
 	settle  time.Duration // copies are made good after the members changed
+	trust   time.Duration // after that, owners of keys are believed to have them
 	pace    time.Duration // pause between batches of copies
 }
 
@@ -88,6 +89,7 @@ func (t timings) orDefaults() timings {
 		probe:   500 * time.Millisecond,
 		broken:  5 * time.Second,
 		settle:  2 * time.Second,
+		trust:   10 * time.Second,
 		pace:    2 * time.Millisecond,
 	}
 	if t == (timings{}) {

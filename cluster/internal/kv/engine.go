@@ -23,6 +23,10 @@ type engine struct {
 	count       atomic.Int64 // of shards
 	evictedLive atomic.Uint64
 
+	// owned and backups are the shards of partitions that olric was seen to use
+	// as their owner, or as their backup. It never makes others for them.
+	owned, backups [partitionCount]atomic.Pointer[shard]
+
 	mu     sync.Mutex // guards shards
 	shards map[*shard]struct{}
 }
@@ -47,6 +51,10 @@ func (g *engine) drop(s *shard) {
 		return
 	}
 	delete(g.shards, s)
+	for i := range partitionCount {
+		g.owned[i].CompareAndSwap(s, nil)
+		g.backups[i].CompareAndSwap(s, nil)
+	}
 	g.count.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +121,8 @@ func (f *fork) Fork(*storage.Config) (storage.Engine, error) {
 	return &fork{root: f.root, shard: f.root.newShard()}, nil
 }
 
-func (f *fork) NewEntry() storage.Entry { return &entry{shard: f.shard} }
+// NewEntry is called on a shard by the owner of its partition only.
+func (f *fork) NewEntry() storage.Entry { return &entry{shard: f.shard, owner: f.shard != nil} }
 
 // PutRaw stores what the owner of the key sent to its backup.
 func (f *fork) PutRaw(hkey uint64, raw []byte) error {
@@ -123,6 +132,9 @@ func (f *fork) PutRaw(hkey uint64, raw []byte) error {
 	e, err := parseEnvelope(raw)
 	if err != nil || e.mode() != modeStored {
 		return errEnvelope
+	}
+	if b := &f.root.backups[hkey%partitionCount]; b.Load() == nil {
+		b.Store(f.shard)
 	}
 	f.shard.put(hkey, e.stored(e.version()))
 	return nil
@@ -140,6 +152,9 @@ func (f *fork) Put(hkey uint64, se storage.Entry) error {
 	decided, err := e.decide(hkey)
 	if err != nil {
 		return err
+	}
+	if o := &f.root.owned[hkey%partitionCount]; e.owner && o.Load() == nil {
+		o.Store(f.shard)
 	}
 	f.shard.put(hkey, decided)
 	return nil

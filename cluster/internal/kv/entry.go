@@ -18,6 +18,7 @@ import (
 // cluster's clock, each copy by itself.
 type entry struct {
 	shard   *shard // where it is going to be stored, nil for an answer
+	owner   bool   // by the owner of the partition
 	raw     envelope
 	decided envelope
 	bad     bool
@@ -109,4 +110,6 @@ type hasher struct{}
 func (hasher) Sum64(b []byte) uint64 { return xxhash.Sum64(b) }
 
 // hashOf is olric's hash of a key: internal/cluster/partitions/hkey.go.
-func hashOf(key string) uint64 { return xxhash.Sum64String(dmapName + digest(key)) }
+func hashOf(key string) uint64 { return hashOfDigest(digest(key)) }
+
+func hashOfDigest(d string) uint64 { return xxhash.Sum64String(dmapName + d) }

@@ -29,6 +29,7 @@ type instance struct {
 	gossip   *memberlist.NetTransport
 	born     time.Time
 	up       atomic.Bool // it has a partition table
+	settled  atomic.Bool // members have not changed for a while; see ownerConn
 
 	served chan struct{} // closed when olric's Start has returned
 	err    error         // what it returned, valid once served is closed
@@ -210,6 +211,7 @@ func (in *instance) kill() {
 // closes its sockets. What it holds stays in its engine.
 func (s *Store) stopInstance(in *instance) {
 	const patience = 5 * time.Second
+	in.settled.Store(false)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	done := make(chan struct{})

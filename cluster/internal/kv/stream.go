@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,8 +13,8 @@ import (
 )
 
 // A stream between members begins with a hello from each side; both carry the
-// sender's clock. Then it is either a connection to the other's olric, byte for
-// byte, or the answer to a question.
+// sender's clock. Then it is either a connection to the other's olric, or the
+// answer to a question.
 //
 //	hello:  "PLK1", ask (1 byte), clock (8), length of the name (2), the name
 //	answer: "PLK1", status (1 byte), clock (8)
@@ -131,7 +132,11 @@ func (s *Store) dialFor(ctx context.Context, in *instance, addr string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	return in.keep(conn)
+	kept, err := in.keep(conn)
+	if err != nil {
+		return nil, err
+	}
+	return &ownerConn{Conn: kept, in: in}, nil
 }
 
 // deadConn is a connection that is closed already. go-redis starts a goroutine
@@ -227,34 +232,16 @@ func (s *Store) serveOlric(conn net.Conn, in *instance, name string) {
 		_ = writeAnswer(conn, statusGone, s.clock.now())
 		return
 	}
-	server, err := in.dialServer(s.ctx, s.timings.dial)
-	if err != nil {
-		_ = writeAnswer(conn, statusGone, s.clock.now())
-		return
-	}
-	// Both ends are closed with the instance, which ends both copies.
-	kept, err := in.keep(server)
+	kept, err := in.keep(conn) // closed with the instance
 	if err != nil {
 		return
 	}
 	defer kept.Close()
-	outer, err := in.keep(conn)
-	if err != nil {
+	if writeAnswer(kept, statusOK, s.clock.now()) != nil || kept.SetDeadline(time.Time{}) != nil {
 		return
 	}
-	defer outer.Close()
-	if writeAnswer(conn, statusOK, s.clock.now()) != nil || conn.SetDeadline(time.Time{}) != nil {
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(server, conn)
-		_ = server.Close()
-	}()
-	_, _ = io.Copy(conn, server)
-	_ = conn.Close()
-	<-done
+	d := direct{in: in, r: bufio.NewReader(kept), w: bufio.NewWriter(kept)}
+	_ = d.serve(s.ctx, s) // the end of the stream is an error too
 }
 
 // observe takes in another member's clock.

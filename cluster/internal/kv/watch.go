@@ -139,6 +139,7 @@ func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 	ticker := time.NewTicker(s.timings.probe)
 	defer ticker.Stop()
 	members := in.members()
+	changed := time.Now()
 	var lost time.Time // zero: nothing to do
 	for {
 		select {
@@ -147,13 +148,19 @@ func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 		case now := <-ticker.C:
 			before := members
 			members = in.members()
+			if !slices.Equal(before, members) {
+				changed = now
+				in.settled.Store(false)
+			}
 			if slices.ContainsFunc(before, func(m string) bool { return !slices.Contains(members, m) }) {
 				lost = now
 			}
 			if !lost.IsZero() && now.Sub(lost) >= s.timings.settle {
 				lost = time.Time{}
 				s.copyAll(ctx, in.dmap, in.engine, 1)
+				changed = time.Now() // the others take as long, about
 			}
+			in.settled.Store(lost.IsZero() && now.Sub(changed) >= s.timings.trust)
 		}
 	}
 }

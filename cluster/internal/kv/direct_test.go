@@ -1,0 +1,191 @@
+package kv
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// An owner that has an entry answers without asking the backup, once members
+// have not changed for a while; one that has none asks.
+func TestSettledOwner(t *testing.T) {
+	n := newTestNet(t)
+	ctx := context.Background()
+	soon := func(c *Config) {
+		quick(c)
+		c.timings.trust = 500 * time.Millisecond
+	}
+	a, b := n.start(soon), n.start(soon)
+	n.whole()
+	const count = 200
+	n.fill(a, count)
+	eventually(t, 10*time.Second, func() error {
+		if !a.current().settled.Load() || !b.current().settled.Load() {
+			return errors.New("not settled")
+		}
+		return nil
+	})
+	// Without a copy at the backup it is still found, and not asked for.
+	drop := func(shards func(g *engine, part uint64) *shard) {
+		for _, m := range []*testMember{a, b} {
+			g := m.current().engine
+			for part := range uint64(partitionCount) {
+				if s := shards(g, part); s != nil {
+					s.mu.Lock()
+					for hkey := range s.m {
+						s.removeLocked(hkey)
+					}
+					s.mu.Unlock()
+				}
+			}
+		}
+	}
+	owned := func(g *engine, part uint64) *shard { return g.owned[part].Load() }
+	backups := func(g *engine, part uint64) *shard { return g.backups[part].Load() }
+	drop(backups)
+	for _, m := range []*testMember{a, b} {
+		if missing := n.missing(m, count); missing > 0 {
+			t.Fatalf("%d of %d are missing", missing, count)
+		}
+	}
+	// And without one at the owner it is asked for.
+	n.fill(a, count)
+	drop(owned)
+	for _, m := range []*testMember{a, b} {
+		if missing := n.missing(m, count); missing > 0 {
+			t.Fatalf("%d of %d are missing at the owner", missing, count)
+		}
+	}
+	// A change of members ends it.
+	c := n.start(soon)
+	n.whole()
+	eventually(t, 5*time.Second, func() error {
+		if a.current().settled.Load() || c.current().settled.Load() {
+			return errors.New("settled")
+		}
+		return nil
+	})
+	if err := a.Set(ctx, "k", []byte("v"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, c.Map, "k")
+}
+
+// What is answered here and what olric answers looks the same to a client.
+func TestDirect(t *testing.T) {
+	n := newTestNet(t)
+	a, b := n.start(nil), n.start(nil)
+	n.whole()
+	n.fill(a, 50)
+	conn, err := a.dialOlric(context.Background(), b.current().name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	server, err := b.current().dialServer(context.Background(), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for _, c := range []net.Conn{conn, server} {
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ours, theirs := bufio.NewReader(conn), bufio.NewReader(server)
+	ask := func(c net.Conn, r *bufio.Reader, args ...string) string {
+		t.Helper()
+		var cmd, reply bytes.Buffer
+		fmt.Fprintf(&cmd, "*%d\r\n", len(args))
+		for _, arg := range args {
+			fmt.Fprintf(&cmd, "$%d\r\n%s\r\n", len(arg), arg)
+		}
+		if _, err := c.Write(cmd.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if err := copyReply(&reply, r, 0); err != nil {
+			t.Fatalf("%q: %v", args[0], err)
+		}
+		return reply.String()
+	}
+	expires := a.Now() + int64(time.Hour)
+	entry := func(key, value string) string {
+		return string(newEnvelope(modeWrite, KindValue, 0, expires, key, []byte(value)))
+	}
+	for _, args := range [][]string{
+		{"hello", "2"},
+		{"client", "setinfo", "LIB-NAME", "x"},
+		{"dm.get", dmapName, digest(key(1)), "RW"},
+		{"dm.get", dmapName, digest(key(2)), "RW"},
+		{"dm.get", dmapName, digest(key(3))},
+		{"dm.get", dmapName, digest("nobody"), "RW"},
+		{"dm.get", "another", digest(key(1)), "RW"},
+		{"dm.getentry", dmapName, digest(key(1)), "RC"},
+		{"dm.getentry", dmapName, digest(key(2)), "RC"},
+		{"dm.getentry", dmapName, digest(key(2))},
+		{"dm.getentry", dmapName, digest("nobody"), "RC"},
+		{"dm.put", dmapName, digest("k"), entry("k", "v"), "NX"},
+		{"dm.put", dmapName, digest("k"), entry("k", "v")},
+		{"dm.put", dmapName, digest("k")},
+		{"ping"},
+		{"nonsense", "1", "2"},
+	} {
+		x, y := ask(conn, ours, args...), ask(server, theirs, args...)
+		if x != y {
+			t.Errorf("%.60q:\ngot  %.100q\nwant %.100q", args, x, y)
+		}
+	}
+	if err := a.Mark(context.Background(), "counter", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	want := "-KEYFOUND key found\r\n"
+	if got := ask(conn, ours, "dm.put", dmapName, digest("counter"), entry("counter", "v"), "NX"); got != want {
+		t.Errorf("got %q", got)
+	}
+	// What isn't RESP ends the stream.
+	for _, bad := range []string{"GET x\r\n", "*9000000000000000000\r\n", "*1\r\n$99999999\r\n", "*0\r\n", "*1\r\n$1\r\nabc", strings.Repeat("*", 5000)} {
+		conn, err := a.dialOlric(context.Background(), b.current().name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, bad); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%.20q: %v", bad, err)
+		}
+		_ = conn.Close()
+	}
+}
+
+func FuzzRESP(f *testing.F) {
+	f.Add([]byte("*2\r\n$3\r\nabc\r\n$0\r\n\r\n"))
+	f.Add([]byte("*1\r\n*2\r\n:1\r\n$-1\r\n"))
+	f.Add([]byte("*9000000000000000000\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c command
+		r := bufio.NewReader(bytes.NewReader(b))
+		for {
+			if err := c.read(r); err != nil {
+				break
+			}
+			if len(c.args) == 0 || len(c.args) > maxArgs || !bytes.Contains(b, c.raw) {
+				t.Fatalf("%q: %q", b, c.raw)
+			}
+		}
+		var w bytes.Buffer
+		if err := copyReply(&w, bufio.NewReader(bytes.NewReader(b)), 0); err == nil && !bytes.HasPrefix(b, w.Bytes()) {
+			t.Fatalf("%q became %q", b, w.Bytes())
+		}
+	})
+}
