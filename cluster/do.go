@@ -302,6 +302,10 @@ func (o *owner) attach(id uint64, name string, t entries) error {
 	o.tables.put(id, t)
 	run := o.takeAllParked()
 	o.mu.Unlock()
+	select {
+	case o.attached <- struct{}{}:
+	default:
+	}
 	for _, p := range run {
 		p.again()
 	}

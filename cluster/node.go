@@ -51,19 +51,25 @@ type Node struct {
 	wg     sync.WaitGroup
 }
 
-// startPatience is how long Start waits, beyond the time that seeds have to
-// answer, for the member to become ready.
-const startPatience = 3 * time.Second
+// A member takes its part of the slots only when the program around it has made
+// its tables: until then it could answer no operation on them. That is so when
+// none was made for tablesSettle, and at the latest after tablesPatience.
+const (
+	tablesSettle   = 30 * time.Millisecond
+	tablesPatience = 500 * time.Millisecond
+)
 
 // leaveTimeout is how long a member that closes waits for the others to note
 // its goodbye.
 const leaveTimeout = time.Second
 
-// Start makes this process a member: it listens, joins, and waits until the
-// member is ready, but no longer than Config.JoinTimeout and 3 s. A member that
-// can't join yet, because a seed refuses it or hands over slowly, is returned
-// all the same, not yet ready: it goes on trying, [Node.Ready] says why, and
-// [Node.AwaitReady] waits.
+// Start makes this process a member: it listens, and waits until it has joined,
+// no longer than Config.JoinTimeout. A member that can't join yet, because a
+// seed refuses it, is returned all the same: it goes on trying. Make the tables
+// (limiters, caches, authenticators) at once: the member becomes ready, and is
+// handed slots, when none was made for 30 ms, or after half a second. Calls
+// are answered, by the other members, before that. [Node.Ready] says whether it
+// is ready or why not, and [Node.AwaitReady] waits for it.
 //
 // The errors are a *ConfigError for a bad Config, ctx's, and those of listening.
 // ctx bounds only the start; [Node.Close] ends the member.
@@ -140,9 +146,12 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.peers.Start()
 	n.wg.Go(n.become)
 
-	wait, cancel := context.WithTimeout(ctx, cfg.JoinTimeout+startPatience)
-	defer cancel()
-	if err := n.AwaitReady(wait); err != nil && ctx.Err() != nil {
+	late := time.NewTimer(cfg.JoinTimeout)
+	defer late.Stop()
+	select {
+	case <-n.members.Settled():
+	case <-late.C:
+	case <-ctx.Done():
 		return nil, errors.Join(fmt.Errorf("cluster: start: %w", ctx.Err()), n.kill())
 	}
 	return n, nil
@@ -211,6 +220,9 @@ func (n *Node) become() {
 		n.log.Warn("no seed answered", "join", n.cfg.Join, "after", n.cfg.JoinTimeout)
 	}
 	if n.possession != nil {
+		if !n.awaitTables() {
+			return
+		}
 		n.possession.begin()
 		select {
 		case <-n.life.Done():
@@ -220,6 +232,26 @@ func (n *Node) become() {
 	}
 	n.log.Info("ready", "node", n.cfg.NodeID, "boot", bootText(n.boot), "members", len(n.Members()))
 	close(n.ready)
+}
+
+// awaitTables waits until the program has made its tables; false if the member
+// ends first.
+func (n *Node) awaitTables() bool {
+	latest := time.NewTimer(tablesPatience)
+	defer latest.Stop()
+	var settled <-chan time.Time
+	for {
+		select {
+		case <-n.owner.attached:
+			settled = time.After(tablesSettle)
+		case <-settled:
+			return true
+		case <-latest.C:
+			return true
+		case <-n.life.Done():
+			return false
+		}
+	}
 }
 
 // changed takes note of a change of another member. It is called one at a time.

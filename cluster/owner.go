@@ -46,9 +46,10 @@ type owner struct {
 	buf        []byte   // of the message being encoded
 	news       news
 
-	settled chan struct{} // closed when everything that should be held is
-	stop    chan struct{}
-	wg      sync.WaitGroup
+	attached chan struct{} // told when a table was made
+	settled  chan struct{} // closed when everything that should be held is
+	stop     chan struct{}
+	wg       sync.WaitGroup
 }
 
 // tick is how often the machine is told the time.
@@ -58,8 +59,8 @@ const tick = 5 * time.Millisecond
 func newPossessor(n *Node) possessor {
 	o := &owner{
 		node: n, self: n.boot, clock: newClock(nil), log: n.log,
-		parked:  map[uint16][]parked{},
-		settled: make(chan struct{}), stop: make(chan struct{}),
+		parked:   map[uint16][]parked{},
+		attached: make(chan struct{}, 1), settled: make(chan struct{}), stop: make(chan struct{}),
 	}
 	o.tables.marks, o.tables.audiences = &o.marks, o.audiences
 	o.calls.init(int64(n.cfg.Timings.Call))
@@ -180,7 +181,9 @@ func (o *owner) message(from peer.Boot, m peer.Message) {
 			return
 		}
 		o.enter(func(now int64) {
-			if o.begun {
+			// What others ask is answered from the beginning; slots are
+			// taken only from begin on.
+			if _, slots := msg.(*possess.Sync); o.begun || !slots {
 				o.machine.Receive(now, possess.ID(from), msg)
 			}
 		})

@@ -88,6 +88,7 @@ func one(t *testing.T) (*Node, *Table[countState, countOp, int64, countMachine])
 	t.Cleanup(func() { require.NoError(t, n.Close()) })
 	table, err := NewTable[countState, countOp, int64](n, countMachine{}, TableConfig{Name: "count"})
 	require.NoError(t, err)
+	require.NoError(t, n.AwaitReady(t.Context()))
 	return n, table
 }
 
