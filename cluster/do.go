@@ -377,6 +377,12 @@ func (e tableEntries[S, O, R, M]) serve(r request) bool {
 		o.reply(r.from, r.id, evBad, nil)
 		return true
 	}
+	if r.again {
+		if result, ok := o.recent.get(r.id); ok {
+			o.reply(r.from, r.id, evAnswered, result)
+			return true
+		}
+	}
 	now := o.clock.now()
 	call := Call{Now: now, ID: r.id, Again: r.again, WallOffset: o.clock.wallOffset(now)}
 	result, ticket, ran := e.Do(&o.gate, r.hash, r.key, call, op)
@@ -403,6 +409,7 @@ func (e tableEntries[S, O, R, M]) serve(r request) bool {
 func (e tableEntries[S, O, R, M]) answer(to replyTo, id uint64, result R) {
 	buf := bufPool.Get().(*[]byte)
 	*buf = e.Machine().AppendResult(append((*buf)[:0], byte(evAnswered)), result)
+	e.t.owner.recent.put(id, (*buf)[1:])
 	_ = e.t.owner.node.peers.Reply(to.via, peer.Message{Type: typeReply, ID: id, Payload: *buf})
 	bufPool.Put(buf)
 }

@@ -140,9 +140,6 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.possession = newPossessor(n)
 	n.regroup()
 	close(n.listed)
-	if n.kv, err = n.openKV(gossip); err != nil {
-		return nil, errors.Join(err, n.kill())
-	}
 	n.peers.Start()
 	n.wg.Go(n.become)
 
@@ -152,7 +149,11 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	case <-n.members.Settled():
 	case <-late.C:
 	case <-ctx.Done():
-		return nil, errors.Join(fmt.Errorf("cluster: start: %w", ctx.Err()), n.kill())
+		return nil, errors.Join(fmt.Errorf("cluster: start: %w", ctx.Err()), gossip.Close(), n.kill())
+	}
+	// The KV starts when the others are known, so that it finds them at once.
+	if n.kv, err = n.openKV(gossip); err != nil {
+		return nil, errors.Join(err, n.kill())
 	}
 	return n, nil
 }

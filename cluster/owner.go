@@ -22,14 +22,15 @@ import (
 // Operations run beside it: they ask only the gate, and come here when that is
 // shut.
 type owner struct {
-	node  *Node
-	self  possess.ID
-	clock *clock
-	log   *slog.Logger
-	gate  store.Gate
-	marks store.Marks
-	calls outcalls
-	heard atomic.Int64 // when the protocol's last message came
+	node   *Node
+	self   possess.ID
+	clock  *clock
+	log    *slog.Logger
+	gate   store.Gate
+	marks  store.Marks
+	calls  outcalls
+	recent recent
+	heard  atomic.Int64 // when the protocol's last message came
 
 	// where is, for each slot, the member that operations are sent to
 	// first, as far as is known; 0: the ring's first.

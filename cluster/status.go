@@ -23,6 +23,9 @@ type Status struct {
 	Breakers   map[string]string `json:"breakers"`   // of peers, by name: closed, half-open, open
 	KV         KVStatus          `json:"kv"`         // the store of values that can be loaded again
 	UptimeMS   int64             `json:"uptime_ms"`  // since Start
+
+	// FramesRejected counts what was refused on the peer port, by reason.
+	FramesRejected map[string]uint64 `json:"frames_rejected"`
 }
 
 // MemberStatus is one member in a Status.
@@ -64,6 +67,8 @@ func (n *Node) Status() Status {
 		KV:         n.kvStatus(),
 		Possession: n.owner.possession(),
 		UptimeMS:   time.Since(n.started).Milliseconds(),
+
+		FramesRejected: n.peers.Stats().Rejected,
 	}
 	if err := n.Ready(); err != nil {
 		s.Reason = err.Error()

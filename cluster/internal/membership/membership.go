@@ -276,7 +276,12 @@ func (m *Membership) Leave(timeout time.Duration) error {
 	m.mu.Unlock()
 	deadline := time.Now().Add(timeout)
 	m.sayGoodbye(time.Now().Add(timeout / 2))
-	return m.ml.Leave(max(time.Until(deadline), 10*time.Millisecond))
+	// What can fail is only the wait until memberlist has spread the word, as
+	// when all others leave too; the goodbye has been said.
+	if err := m.ml.Leave(max(time.Until(deadline), 10*time.Millisecond)); err != nil {
+		m.log.Debug("membership: leave", "error", err)
+	}
+	return nil
 }
 
 // Shutdown stops at once; without Leave the others will have to find out. It
