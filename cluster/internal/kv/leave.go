@@ -108,10 +108,10 @@ func (s *Store) newRemote(ctx context.Context, in *instance, others []string) (*
 				return s.dialFor(ctx, in, addr)
 			}
 			conn, err := s.dialOlric(ctx, addr)
-			if err != nil {
-				return nil, err
+			if err == nil {
+				conn, err = rm.keep(conn)
 			}
-			return rm.keep(conn)
+			return opaque(conn, err)
 		},
 	}
 	var err error

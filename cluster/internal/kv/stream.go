@@ -115,9 +115,24 @@ func (s *Store) openStream(ctx context.Context, boot uint64, a ask, name string)
 	return conn, nil
 }
 
+// opaque hides what an error is from olric. Its client takes any error that is
+// ECONNREFUSED for a *net.OpError, on a goroutine of its own, and panics where it
+// is wrapped (cluster_client.go, processProtocolError): the process would die
+// because another member has.
+func opaque(conn net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, errors.New(err.Error())
+	}
+	return conn, nil
+}
+
 // dialFor is the dialer of an instance's olric client: addr is the name of an
 // olric, another member's or its own.
 func (s *Store) dialFor(ctx context.Context, in *instance, addr string) (net.Conn, error) {
+	return opaque(s.dialName(ctx, in, addr))
+}
+
+func (s *Store) dialName(ctx context.Context, in *instance, addr string) (net.Conn, error) {
 	if in.isCut() {
 		return deadConn(), nil
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -204,6 +205,34 @@ func TestCallsAfterLeave(t *testing.T) {
 	}
 	if _, _, err := b.Get(ctx, "k"); !errors.Is(err, ErrClosed) {
 		t.Errorf("after close: %v", err)
+	}
+}
+
+// A member that has left asks the others, and outlives them: olric's client
+// panics on some errors of dialing.
+func TestLeftMemberOutlivesOthers(t *testing.T) {
+	n := newTestNet(t)
+	ctx := context.Background()
+	a, b := n.start(nil), n.start(nil)
+	n.whole()
+	n.fill(a, 20)
+	leave, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := b.Leave(leave); err != nil {
+		t.Fatal(err)
+	}
+	_ = a.ln.Close() // its connections are refused from here on
+	if err := a.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.dialFor(ctx, &instance{}, LoopbackAddr(a.boot).String()+":1"); err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("olric is told of %v", err)
+	}
+	for range 4 { // it fetches the partition table every 250 ms
+		time.Sleep(250 * time.Millisecond)
+		if _, _, err := b.Get(ctx, key(1)); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 
