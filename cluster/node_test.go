@@ -142,6 +142,7 @@ func TestStatusAsJSON(t *testing.T) {
 }
 
 func TestCallAndBroadcast(t *testing.T) {
+	t.Parallel()
 	a, _ := testNode(t, "a", nil)
 	b, _ := testNode(t, "b", nil, a)
 	c, _ := testNode(t, "c", nil, a)
@@ -187,6 +188,7 @@ func TestCallAndBroadcast(t *testing.T) {
 }
 
 func TestJoinsLeavesAndLossesAreToldOnce(t *testing.T) {
+	t.Parallel()
 	a, log := testNode(t, "a", nil)
 	var mu sync.Mutex
 	var events []string
@@ -223,6 +225,7 @@ func TestJoinsLeavesAndLossesAreToldOnce(t *testing.T) {
 }
 
 func TestDrainTakesAMemberOutOfTheRing(t *testing.T) {
+	t.Parallel()
 	a, _ := testNode(t, "a", nil)
 	b, _ := testNode(t, "b", nil, a)
 	eventually(t, 5*time.Second, "joined", func() bool { return together(a, b) })
@@ -296,6 +299,7 @@ func TestARefusedMemberIsNotReady(t *testing.T) {
 }
 
 func TestANewLifeReplacesTheFormerOne(t *testing.T) {
+	t.Parallel()
 	a, log := testNode(t, "a", nil)
 	b, _ := testNode(t, "b", nil, a)
 	eventually(t, 5*time.Second, "joined", func() bool { return together(a, b) })
@@ -347,6 +351,7 @@ func TestFiveAtOnceFormOneCluster(t *testing.T) {
 }
 
 func TestSecretsOfARunningCluster(t *testing.T) {
+	t.Parallel()
 	a, _ := testNode(t, "a", nil)
 	b, _ := testNode(t, "b", nil, a)
 	eventually(t, 5*time.Second, "joined", func() bool { return together(a, b) })

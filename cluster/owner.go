@@ -173,6 +173,9 @@ func (o *owner) setView(now int64, r *ring.Ring, members []Member) {
 }
 
 func (o *owner) message(from peer.Boot, m peer.Message) {
+	if o.closed() {
+		return // who serves no more speaks for no slot either
+	}
 	switch m.Type {
 	case typeProtocol:
 		o.heard.Store(o.clock.now())

@@ -58,6 +58,8 @@ func (o *owner) tryRequest(r request) {
 func (o *owner) parkRequest(r request) {
 	again := r.parked
 	switch ev := o.park(parked{slot: uint16(r.hash % store.Slots), tried: r.tried, request: &r}); {
+	case ev.kind == evExpired:
+		// Nothing is answered any more; the link will break.
 	case ev.kind != evAgain:
 		o.replyEvent(&r, ev)
 	case !again:
@@ -132,11 +134,8 @@ func (o *owner) park(p parked) outevent {
 	now := o.clock.now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed() { // nothing is answered any more; an own caller is told
-		if p.call != nil {
-			return outevent{kind: evExpired}
-		}
-		return outevent{kind: evAgain}
+	if o.closed() {
+		return outevent{kind: evExpired}
 	}
 	v := o.machine.Verdict(now, p.slot, p.tried)
 	switch {

@@ -72,6 +72,7 @@ func (a *authority) member(t *testing.T, name string) func(*Config) {
 }
 
 func TestCertificatesBetweenPeers(t *testing.T) {
+	t.Parallel()
 	ours, other := newAuthority(t), newAuthority(t)
 	echo := func(_ context.Context, _ Member, p []byte) ([]byte, error) { return p, nil }
 	a, _ := testNode(t, "a", ours.member(t, "a"))

@@ -129,7 +129,7 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 		it.As = AsMerge
 		it.Entries, drained = m.port.Collect(w.slot, store.Follower, nil, room)
 	case st.role == roleHolder && st.follower == p.id:
-		if st.toHolder && st.ffull && (p.trip <= m.cfg.Prompt || st.backup == p.id) {
+		if st.toHolder && st.ffull && (m.prompt(p) || st.backup == p.id) {
 			if !m.give(p, w.slot, st, &it) {
 				st.queued[w.to] = false
 				return 0
@@ -149,6 +149,11 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 	return len(it.Entries) + 24
 }
 
+// prompt reports whether p has answered quickly just now.
+func (m *Machine) prompt(p *pair) bool {
+	return p.trip <= m.cfg.Prompt || m.cfg.Broken.GiveWithoutGrant
+}
+
 // giveBytes is the most that may be left to send when a slot changes hands.
 const giveBytes = 512 << 10
 
@@ -157,7 +162,7 @@ const giveBytes = 512 << 10
 // only while its own grant holds, and to one who has answered promptly: until p
 // has taken it, nobody serves the slot.
 func (m *Machine) give(p *pair, slot uint16, st *slotState, it *SyncItem) bool {
-	if !m.mayServe(st) && !m.cfg.Broken.GiveWithoutGrant || m.lost(p.id) || p.trip > m.cfg.Prompt {
+	if !m.mayServe(st) && !m.cfg.Broken.GiveWithoutGrant || m.lost(p.id) || !m.prompt(p) {
 		return false
 	}
 	m.port.Shut(slot)

@@ -25,7 +25,7 @@ func TestBrokenRulesAreCaught(t *testing.T) {
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			t.Parallel()
-			const most = 300
+			const most = 1500
 			for n := uint64(0); n < most; n++ {
 				s := Scenarios[slices.IndexFunc(Scenarios, func(s Scenario) bool { return s.Name == c.scenarios[n%uint64(len(c.scenarios))] })]
 				o := options(n + 1)

@@ -76,7 +76,7 @@ var Scenarios = []Scenario{
 			w.Run(ms)
 			for _, m := range w.Up() {
 				if m.machine.Moving() {
-					w.Run(w.between(0, 6*ms))
+					w.Run(w.between(0, 4*ms))
 					d := w.between(150*ms, 800*ms)
 					w.Stall(m, d)
 					w.Run(d + 2*second)
