@@ -144,10 +144,15 @@ func (s *Store) startInstance(ctx context.Context) (*instance, error) {
 	return in, nil
 }
 
+// afterCancel is how long a start that is no longer wanted may still take: olric
+// can't be stopped cleanly in the middle of it, and leaves its server behind.
+const afterCancel = 1500 * time.Millisecond
+
 // await waits until olric has got its partition table.
-func (in *instance) await(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func (in *instance) await(parent context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(parent), limit)
 	defer cancel()
+	defer context.AfterFunc(parent, func() { time.AfterFunc(afterCancel, cancel) })()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
