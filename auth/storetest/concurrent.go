@@ -87,7 +87,7 @@ func revisionsInOrder(t *testing.T, s auth.Store) {
 	}
 	for i := range keys {
 		if n := len(slices.DeleteFunc(slices.Clone(seen), func(c auth.ChangedKey) bool { return c.Digest != keys[i].Digest })); n != each {
-			t.Error(fmt.Sprintf("key %d: %d changes seen, want %d", i, n, each))
+			t.Errorf("key %d: %d changes seen, want %d", i, n, each)
 		}
 	}
 }

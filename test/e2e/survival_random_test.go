@@ -59,9 +59,7 @@ type chaos struct {
 	round   atomic.Int64
 	rounds  roundsOf
 	hots    []*hotKeys // by round
-	judged  int
-	asked   []int // take-overs that a round's event may have caused; -1: a partition
-	report  []Call
+	asked   []int      // take-overs that a round's event may have caused; -1: a partition
 
 	goroutines int // of a member at rest
 	heap       int // of the elder at rest, MiB
