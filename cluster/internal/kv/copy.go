@@ -12,7 +12,7 @@ import (
 const (
 	copyWorkers = 8
 	copyBatch   = 16 // entries between two pauses
-	copyTries   = 5
+	copyTries   = 10 // over 2.4 s: a partition table that could not be sent is sent again after one
 )
 
 // copyAll offers everything in g to the owners of the keys, tombstones too. Each
@@ -65,7 +65,7 @@ func (s *Store) copyAll(ctx context.Context, dm olric.DMap, g *engine, workers i
 // copyOne tries again where the owner has just changed.
 func (s *Store) copyOne(ctx context.Context, dm olric.DMap, e envelope) bool {
 	for try := range copyTries {
-		if try > 0 && !sleep(ctx, time.Duration(try)*50*time.Millisecond) {
+		if try > 0 && !sleep(ctx, time.Duration(min(try, 6))*50*time.Millisecond) {
 			return false
 		}
 		if ctx.Err() != nil {
