@@ -196,6 +196,7 @@ type Machine struct {
 	started                                  bool // a view was given
 	leavers                                  int  // members known to be leaving, self among them
 	draining, short                          bool
+	calm                                     bool // the last scan found nothing to do
 }
 
 // New returns a machine that possesses nothing. It does nothing before
@@ -291,7 +292,11 @@ func (m *Machine) Tick(now int64) {
 	}
 	m.aloneGrant.Extend(now + m.cfg.Gap)
 	m.beat()
-	if now-m.lastScan >= m.cfg.Scan {
+	every := m.cfg.Scan
+	if m.calm && !m.stirred() {
+		every *= calmScans
+	}
+	if now-m.lastScan >= every {
 		m.lastScan = now
 		m.scan()
 	}
@@ -309,6 +314,10 @@ func (m *Machine) Tick(now int64) {
 	}
 	m.leave()
 }
+
+// calmScans is how many times rarer slots are looked over while each is where it
+// should be and nobody is silent.
+const calmScans = 5
 
 // afterGap starts all timers of silence again: what others said while this
 // member was not running waits to be read.

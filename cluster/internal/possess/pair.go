@@ -32,6 +32,7 @@ type pair struct {
 
 	// This member as a backup of it.
 	myTerm   uint64
+	copies   int   // of its slots, here
 	promised int64 // until when this member's grant to it runs
 	lastSeq  uint64
 	lastAck  *SyncAck

@@ -5,19 +5,21 @@ import "github.com/peerlimit/peerlimit/cluster/internal/store"
 // scan looks all slots over: who should hold and back them, and what has
 // fallen silent.
 func (m *Machine) scan() {
-	// In a quiet cluster most slots need no look at anybody else.
-	quiet := true
 	for _, p := range m.peers {
-		p.backs = 0
+		p.backs, p.copies = 0, 0
 		if m.lost(p.id) {
 			p.silentAt = m.now
 		}
-		quiet = quiet && p.silentAt != m.now && (p.promised == 0 || m.now <= m.suspectAt(p))
 	}
 	moving := map[ID]int{} // slots being moved, by follower
 	for s := range m.slots {
 		st := &m.slots[s]
-		if st.role != roleHolder {
+		switch st.role {
+		case roleCopy:
+			m.pair(st.holder).copies++
+			continue
+		case roleHolder:
+		default:
 			continue
 		}
 		if st.backup != 0 {
@@ -30,11 +32,15 @@ func (m *Machine) scan() {
 			moving[st.follower]++
 		}
 	}
+	// In a quiet cluster most slots need no look at anybody else.
+	quiet := !m.stirred()
+	m.calm = quiet
 	for s := range m.slots {
 		slot, st := uint16(s), &m.slots[s]
 		if quiet && m.settled(slot, st) {
 			continue
 		}
+		m.calm = false
 		switch st.role {
 		case roleHolder:
 			m.scanHeld(slot, st, moving)
@@ -44,6 +50,16 @@ func (m *Machine) scan() {
 			m.scanNone(slot, st)
 		}
 	}
+}
+
+// stirred reports whether somebody that matters here is silent.
+func (m *Machine) stirred() bool {
+	for _, p := range m.peers {
+		if m.lost(p.id) || p.copies > 0 && m.now > m.suspectAt(p) {
+			return true
+		}
+	}
+	return false
 }
 
 // settled reports whether slot is held and backed as the ring says, so that
