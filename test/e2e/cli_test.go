@@ -82,9 +82,23 @@ func TestStatusByCommandLine(t *testing.T) {
 	assert.Positive(t, all.Cluster.Possession.Slots)
 }
 
+// runDemo runs the demo, once more where a decision was not made in time: with
+// other tests beside it on few processors, members get none for a while. Each
+// such try is logged.
+func runDemo(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	for try := 1; ; try++ {
+		code, stdout, stderr = runNode(t, append([]string{"demo"}, args...)...)
+		if try == 3 || !strings.Contains(stderr, "decided by itself: unavailable") {
+			return code, stdout, stderr
+		}
+		t.Logf("try %d: %s", try, stderr)
+	}
+}
+
 func TestDemo(t *testing.T) {
 	start := time.Now()
-	code, stdout, stderr := runNode(t, "demo")
+	code, stdout, stderr := runDemo(t)
 	t.Logf("took %s:\n%s", time.Since(start).Round(time.Millisecond), stdout)
 	require.Equal(t, 0, code, stderr)
 	assert.Empty(t, stderr)
@@ -97,7 +111,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoAsJSON(t *testing.T) {
-	code, stdout, stderr := runNode(t, "demo", "--json")
+	code, stdout, stderr := runDemo(t, "--json")
 	require.Equal(t, 0, code, stderr)
 	var report struct {
 		Rounds []struct {

@@ -71,6 +71,7 @@ func TestRollingRestartsLoseNothing(t *testing.T) {
 		s.Finish(0)
 	})
 	t.Run("six, two at a time", func(t *testing.T) {
+		needSoak(t, soakFull)
 		s := newScene(t, sceneOptions{Members: 6, Counters: halfUsed})
 		members := s.cluster.Members()
 		for i := 0; i < len(members); i += 2 {

@@ -23,7 +23,7 @@ import (
 //
 // PEERLIMIT_SEED repeats a run, as far as the machine lets it.
 func TestRandomFaultsLoseNothing(t *testing.T) {
-	needSoak(t, soakShort)
+	needSoak(t, soakFull)
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("PEERLIMIT_SEED"); text != "" {
 		var err error

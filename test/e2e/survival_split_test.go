@@ -85,7 +85,7 @@ func (a *apart) want(i int, anew bool) int64 {
 // one knows anything. Until they count as dead it is decided by the failure mode;
 // then it starts anew.
 func TestBothSidesOfASplitGoOn(t *testing.T) {
-	needSoak(t, soakShort)
+	needSoak(t, soakFull)
 	lengths := []time.Duration{10 * time.Second}
 	if soak(t) == soakFull {
 		lengths = append(lengths, time.Minute, 5*time.Minute)

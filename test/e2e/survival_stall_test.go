@@ -15,7 +15,7 @@ import (
 // on it does not know that. It must not answer from what it has before it has
 // asked.
 func TestStoppedMembersLoseNothing(t *testing.T) {
-	needSoak(t, soakShort)
+	needSoak(t, soakFull)
 	for _, d := range []time.Duration{200 * time.Millisecond, 2 * time.Second, 15 * time.Second} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
 			s := newScene(t, sceneOptions{Members: 3, Counters: halfUsed})
