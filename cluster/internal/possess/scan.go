@@ -149,7 +149,7 @@ func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool, movin
 		return
 	}
 	moving[id]++
-	st.follower, st.toHolder = id, toHolder
+	st.follower, st.toHolder, st.since = id, toHolder, m.now
 	if toHolder && id == st.backup {
 		st.ffull = true // it has everything already
 	} else {

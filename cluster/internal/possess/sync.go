@@ -129,7 +129,7 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 		it.As = AsMerge
 		it.Entries, drained = m.port.Collect(w.slot, store.Follower, nil, room)
 	case st.role == roleHolder && st.follower == p.id:
-		if st.toHolder && st.ffull && (m.prompt(p) || st.backup == p.id) {
+		if st.toHolder && st.ffull && (m.prompt(p, st) || st.backup == p.id) {
 			if !m.give(p, w.slot, st, &it) {
 				st.queued[w.to] = false
 				return 0
@@ -149,10 +149,14 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 	return len(it.Entries) + 24
 }
 
-// prompt reports whether p has answered quickly just now.
-func (m *Machine) prompt(p *pair) bool {
-	return p.trip <= m.cfg.Prompt || m.cfg.Broken.GiveWithoutGrant
+// prompt reports whether p has answered quickly just now, or was waited for long
+// enough: on a slow machine nobody is quick, and slots have to move all the
+// same.
+func (m *Machine) prompt(p *pair, st *slotState) bool {
+	return p.trip <= m.cfg.Prompt || m.now-st.since > promptPatience || m.cfg.Broken.GiveWithoutGrant
 }
+
+const promptPatience = 500_000_000 // 500 ms
 
 // giveBytes is the most that may be left to send when a slot changes hands.
 const giveBytes = 512 << 10
@@ -162,7 +166,7 @@ const giveBytes = 512 << 10
 // only while its own grant holds, and to one who has answered promptly: until p
 // has taken it, nobody serves the slot.
 func (m *Machine) give(p *pair, slot uint16, st *slotState, it *SyncItem) bool {
-	if !m.mayServe(st) && !m.cfg.Broken.GiveWithoutGrant || m.lost(p.id) || !m.prompt(p) {
+	if !m.mayServe(st) && !m.cfg.Broken.GiveWithoutGrant || m.lost(p.id) || !m.prompt(p, st) {
 		return false
 	}
 	m.port.Shut(slot)
