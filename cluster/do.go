@@ -99,15 +99,11 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			if ev.from != c.route.Target() {
 				goto stale
 			}
-			switch ev.kind {
-			case evLost:
-				o.node.peers.Failed(peer.Boot(ev.from))
-				again = true // it may have run there
-			case evSilent:
-				// No fault of the link: a member that stalls is found out
-				// by the protocol, not by its breaker.
+			if ev.kind != evUnsent {
+				// Of a lost link the breaker knows, and a member that stalls
+				// is found out by the protocol.
 				o.node.peers.Cancelled(peer.Boot(ev.from))
-				again = true
+				again = true // it may have run there
 			}
 			o.where[slot].CompareAndSwap(ev.from, 0)
 			wait, waits = c.route.Failed(), false

@@ -40,6 +40,7 @@ func (t *Transport) use(c *conn, how added) {
 			c.fail(errWithdrawn)
 		}
 		p.gone.Store(false)
+		p.breaker.connected()
 		if how == addedLate {
 			t.lose(p, Loss{Boot: p.boot, Lane: c.link.lane, Err: fmt.Errorf("%w: connected too late", ErrUnreachable)})
 		}
@@ -91,8 +92,10 @@ func (t *Transport) forget(p *member) {
 	p.calls.failAll(ErrLost)
 }
 
-// lose reports a loss to those who wait for the peer.
+// lose reports a loss to those who wait for the peer. To the breaker it is one failure, however many wait: a hundred
+// calls lost with one connection say no more about the peer than one.
 func (t *Transport) lose(p *member, loss Loss) {
+	p.breaker.tell(failed)
 	if loss.Gone || loss.Lane == LaneCalls {
 		p.calls.failAll(loss.Err)
 	}

@@ -109,6 +109,13 @@ func (b *breaker) reset() {
 	b.resetLocked()
 }
 
+// connected closes it: that the peer has just authenticated itself is newer than whatever opened it.
+func (b *breaker) connected() {
+	if b.state() != BreakerClosed {
+		b.reset()
+	}
+}
+
 // enter asks for leave to call. The ticket is for leave, and may be nil; it belongs to one state of the breaker, so
 // that a call of before can't close it.
 func (b *breaker) enter() (ticket func(error), ok bool) {
@@ -204,10 +211,10 @@ func (t *Transport) Allow(to Boot) bool {
 // Succeeded tells that the peer answered, whatever it answered.
 func (t *Transport) Succeeded(to Boot) { t.tell(to, succeeded) }
 
-// Failed tells that the peer did not answer in time, or its connection was lost.
+// Failed tells that the peer did not answer in time. That a connection was lost the breaker knows already.
 func (t *Transport) Failed(to Boot) { t.tell(to, failed) }
 
-// Cancelled tells that the caller gave up: neither a success nor a failure.
+// Cancelled tells that the caller gave up, or that the connection was lost: neither a success nor a failure.
 func (t *Transport) Cancelled(to Boot) { t.tell(to, neither) }
 
 func (t *Transport) tell(to Boot, o outcome) {

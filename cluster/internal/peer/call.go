@@ -228,6 +228,9 @@ func (t *Transport) giveUp(k *call, why error) result {
 func (t *Transport) blame(k *call, err error) outcome {
 	switch {
 	case errors.Is(err, ErrLost), errors.Is(err, ErrUnreachable), errors.Is(err, ErrPeerGone):
+		if k.ticket == nil {
+			return neither // lose has told the breaker
+		}
 		return failed
 	case errors.Is(err, context.DeadlineExceeded):
 		if time.Since(k.began) >= min(fairTime, t.cfg.CallTimeout) {

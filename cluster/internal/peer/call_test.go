@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +149,54 @@ func TestCallsEndWithTheirPeer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A hundred calls lost with one connection say no more about a peer than one: its breaker stays closed.
+func TestOneLostConnectionIsOneFailure(t *testing.T) {
+	inVillage(t, func(t *testing.T, v *village) {
+		a, b := v.add(1, nil), v.add(2, nil)
+		b.Handle("stuck", func(ctx context.Context, _ Boot, _ []byte) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		v.introduce()
+		var wait sync.WaitGroup
+		for range 100 {
+			wait.Go(func() {
+				if _, err := a.Call(t.Context(), 2, "stuck", nil); !errors.Is(err, ErrLost) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		v.net.Kill(b.host)
+		wait.Wait()
+		if s := a.BreakerState(2); s != BreakerClosed {
+			t.Errorf("the breaker is %v", s)
+		}
+	})
+}
+
+// Whatever opened a breaker, that the peer has connected since is newer.
+func TestConnectingClosesTheBreaker(t *testing.T) {
+	inVillage(t, func(t *testing.T, v *village) {
+		a, b := v.add(1, nil), v.add(2, nil)
+		v.introduce()
+		synctest.Wait()
+		for range breakerFailures {
+			a.Failed(2)
+		}
+		if s := a.BreakerState(2); s != BreakerOpen {
+			t.Fatalf("the breaker is %v after %d failures", s, breakerFailures)
+		}
+		v.net.Split(a.host, b.host)
+		time.Sleep(3 * time.Second) // for both to give the connection up
+		v.net.Heal(a.host, b.host)
+		time.Sleep(2 * time.Second) // less than the breaker would stay open
+		if s := a.BreakerState(2); s != BreakerClosed {
+			t.Errorf("the breaker is %v after the peer has connected", s)
+		}
+	})
 }
 
 func TestCallToNobody(t *testing.T) {
