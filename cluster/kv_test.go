@@ -98,7 +98,7 @@ func TestKVBreaker(t *testing.T) {
 		is("closed")
 		get(ErrKVUnavailable)
 
-		want := KVBreakerStats{State: "closed", Opened: 3, HalfOpened: 2, Closed: 2, OpenFor: 20*time.Second + 2, Rejected: 1}
+		want := KVBreakerStats{BreakerStats{State: "closed", Opened: 3, HalfOpened: 2, Closed: 2, OpenFor: 20*time.Second + 2}, 1}
 		if got := k.BreakerStats(); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}

@@ -19,11 +19,7 @@ const (
 
 // KVBreakerStats counts what the KV's breaker did.
 type KVBreakerStats struct {
-	State string // closed, half-open or open
-	// Opened, HalfOpened and Closed count changes to that state.
-	Opened, HalfOpened, Closed uint64
-	// OpenFor is how long it was open or half-open in all.
-	OpenFor time.Duration
+	BreakerStats
 	// Rejected counts the calls that were not let through.
 	Rejected uint64
 }
@@ -36,8 +32,8 @@ type kvBreaker struct {
 	mu       sync.Mutex // guards what follows
 	cb       *gobreaker.TwoStepCircuitBreaker[struct{}]
 	changes  []gobreaker.State // not yet logged
-	counts   KVBreakerStats
-	leftHome time.Time // when it left the state closed; zero: it is closed
+	counts   breakerCounts
+	rejected uint64 // calls
 }
 
 func (b *kvBreaker) init(logger *slog.Logger) {
@@ -74,7 +70,7 @@ func (b *kvBreaker) guard(f func() error) error {
 	err := b.locked(func() (err error) {
 		done, err = b.cb.Allow()
 		if err != nil {
-			b.counts.Rejected++
+			b.rejected++
 		}
 		return err
 	})
@@ -116,33 +112,16 @@ func (b *kvBreaker) takeChangesLocked() []gobreaker.State {
 	changes := b.changes
 	b.changes = nil
 	for _, to := range changes {
-		switch to {
-		case gobreaker.StateOpen:
-			b.counts.Opened++
-			if b.leftHome.IsZero() {
-				b.leftHome = time.Now()
-			}
-		case gobreaker.StateHalfOpen:
-			b.counts.HalfOpened++
-		case gobreaker.StateClosed:
-			b.counts.Closed++
-			b.counts.OpenFor += time.Since(b.leftHome)
-			b.leftHome = time.Time{}
-		}
+		b.counts.changed(to.String(), time.Now())
 	}
 	return changes
 }
 
-func (b *kvBreaker) stats() (s KVBreakerStats) {
+func (b *kvBreaker) stats() KVBreakerStats {
 	_ = b.locked(func() error { b.cb.State(); return nil }) // it may have become half-open
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s = b.counts
-	s.State = b.cb.State().String()
-	if !b.leftHome.IsZero() {
-		s.OpenFor += time.Since(b.leftHome)
-	}
-	return s
+	return KVBreakerStats{BreakerStats: b.counts.stats(b.cb.State().String(), time.Now()), Rejected: b.rejected}
 }
 
 func (b *kvBreaker) reset() {

@@ -28,9 +28,10 @@ type Node struct {
 	peers      *peer.Transport
 	members    *membership.Membership
 	events     *events
-	possession possessor // decides which slots this member serves
-	owner      *owner    // the same, as its tables know it
-	kv         *KV       // values that can be loaded again
+	possession possessor    // decides which slots this member serves
+	owner      *owner       // the same, as its tables know it
+	kv         *KV          // values that can be loaded again
+	breakers   peerBreakers // what the peers' breakers did
 
 	// ring is made of the members that are alive and not draining. It is
 	// replaced, never changed.
@@ -195,6 +196,7 @@ func (n *Node) peerConfig(certificates *tls.Config) peer.Config {
 				n.possession.down(l)
 			}
 		},
+		Breaker: n.breakers.note,
 	}
 }
 
@@ -305,6 +307,7 @@ func (n *Node) regroup() {
 	r := ring.New(serving)
 	n.ring.Store(r)
 	n.peers.SetPeers(peers)
+	n.breakers.keep(peers)
 	if n.possession != nil {
 		n.possession.membersChanged(r, members)
 	}

@@ -10,8 +10,9 @@ const (
 
 // work is an item waiting to be made.
 type work struct {
-	slot uint16
-	to   int
+	slot  uint16
+	to    int
+	since int64 // when it was queued
 }
 
 // flight is the Sync under way to a pair, kept until it is acknowledged.
@@ -31,6 +32,7 @@ type flying struct {
 	epoch   uint64
 	view    uint32
 	drained bool
+	since   int64 // when it was queued
 }
 
 func (m *Machine) queueItem(p *pair, slot uint16, to int) {
@@ -39,7 +41,7 @@ func (m *Machine) queueItem(p *pair, slot uint16, to int) {
 		return
 	}
 	st.queued[to] = true
-	p.queue = append(p.queue, work{slot, to})
+	p.queue = append(p.queue, work{slot, to, m.now})
 }
 
 // queueBackup queues the changes of a slot for its backup.
@@ -145,7 +147,7 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 	m.items++
 	st.queued[w.to], st.flying[w.to] = false, m.items
 	f.msg.Items = append(f.msg.Items, it)
-	f.items = append(f.items, flying{m.items, w.slot, w.to, it.As, it.Epoch, it.View, drained})
+	f.items = append(f.items, flying{m.items, w.slot, w.to, it.As, it.Epoch, it.View, drained, w.since})
 	return len(it.Entries) + 24
 }
 
