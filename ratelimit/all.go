@@ -164,7 +164,7 @@ func (l *Limiter) observeAll(ctx context.Context, parts []part, start time.Time)
 		return
 	}
 	for i := range parts {
-		l.observe(ctx, &parts[i].decision, parts[i].policy.capacity(), parts[i].cost, start)
+		l.observe(ctx, parts[i].key, &parts[i].decision, parts[i].policy.capacity(), parts[i].cost, start)
 	}
 }
 

@@ -15,7 +15,7 @@ func (l *Limiter) decide(ctx context.Context, p *Policy, key string, kind opKind
 	start := time.Now()
 	granted, err = l.decideQuietly(ctx, p, key, kind, cost, from, d)
 	if err == nil && kind != opStatus {
-		l.observe(ctx, d, p.capacity(), cost, start)
+		l.observe(ctx, key, d, p.capacity(), cost, start)
 	}
 	return granted, err
 }

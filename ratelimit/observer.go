@@ -26,6 +26,10 @@ type Observer interface {
 
 // Observation is one decision, seen from outside.
 type Observation struct {
+	// Key is what was decided about, under the policy that Decision names. It
+	// may name a person, or be a secret where the caller limits by one: who
+	// shows or stores it shortens or hashes it.
+	Key      string
 	Decision Decision
 	Outcome  Outcome
 	Cost     int64 // permits asked for
@@ -36,8 +40,9 @@ type Observation struct {
 	Took  time.Duration
 }
 
-func (l *Limiter) observe(ctx context.Context, d *Decision, capacity, cost int64, start time.Time) {
+func (l *Limiter) observe(ctx context.Context, key string, d *Decision, capacity, cost int64, start time.Time) {
 	l.observer.Decided(ctx, Observation{
+		Key:       key,
 		Decision:  *d,
 		Outcome:   d.Outcome(),
 		Cost:      cost,

@@ -47,7 +47,7 @@ func (l *Limiter) acquireObserved(ctx context.Context, p *Policy, key string, co
 	start := time.Now()
 	place, d, err := l.acquire(ctx, p, key, cost)
 	if l.observer != nil && err == nil {
-		l.observe(ctx, &d, p.capacity(), cost, start)
+		l.observe(ctx, key, &d, p.capacity(), cost, start)
 	}
 	return place, d, err
 }
