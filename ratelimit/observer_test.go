@@ -32,7 +32,7 @@ func TestObserver(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := obs.last()
-		if o.Decision != d || o.Outcome != c.want || o.NearLimit != c.near || o.Cost != c.cost || o.Took < 0 || o.Start.Before(before) {
+		if o.Key != "k" || o.Decision != d || o.Outcome != c.want || o.NearLimit != c.near || o.Cost != c.cost || o.Took < 0 || o.Start.Before(before) {
 			t.Errorf("%s %d: %+v", c.policy.Name, c.cost, o)
 		}
 	}
@@ -46,6 +46,11 @@ func TestObserver(t *testing.T) {
 	l.AllowAll(ctx, Check{Policy: p, Key: "k", Cost: 1}, Check{Policy: shadow, Key: "k", Cost: 1})
 	if len(obs.all) != n+2 || obs.last().Outcome != OutcomeShadowDenied {
 		t.Errorf("all-or-nothing: %+v", obs.all[n:])
+	}
+	for _, o := range obs.all {
+		if o.Key != "k" {
+			t.Errorf("the key of %+v", o)
+		}
 	}
 	l.Acquire(ctx, InFlight("c", 1, time.Second), "k")
 	if _, d, _ := l.Acquire(ctx, InFlight("c", 1, time.Second), "k"); d.Allowed || len(obs.all) != n+4 || obs.last().Outcome != OutcomeDenied {
@@ -66,5 +71,14 @@ func TestStats(t *testing.T) {
 	}
 	if AlwaysAllow.Stats() != (Stats{}) {
 		t.Error("a fake has statistics")
+	}
+}
+
+func TestObserversAreAllTold(t *testing.T) {
+	first, second := new(observed), new(observed)
+	l, _ := alone(t, func(c *Config) { c.Observer = Observers{first, second} })
+	d, err := l.Allow(context.Background(), PerMinute("p", 10), "k")
+	if err != nil || first.last().Decision != d || second.last() != first.last() {
+		t.Errorf("%v: %+v, %+v", err, first.all, second.all)
 	}
 }
