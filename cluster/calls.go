@@ -47,6 +47,7 @@ func (n *Node) Handle(kind string, h func(ctx context.Context, from Member, payl
 // Call runs a member's handler of that kind and returns its answer. It waits
 // until ctx ends, 2 s at most. A call to this member runs its own handler.
 func (n *Node) Call(ctx context.Context, to Member, kind string, payload []byte) ([]byte, error) {
+	o := CallObservation{Kind: kind, To: to.Name, Start: time.Now()}
 	answer, err := n.peers.Call(ctx, peer.Boot(to.Boot), kind, payload)
 	if err != nil {
 		switch {
@@ -55,9 +56,11 @@ func (n *Node) Call(ctx context.Context, to Member, kind string, payload []byte)
 		case errors.Is(err, peer.ErrBusy), errors.Is(err, peer.ErrQueueFull):
 			err = ErrBusy
 		}
-		return nil, fmt.Errorf("call %s of %s: %w", kind, to.Name, err)
+		answer, err = nil, fmt.Errorf("call %s of %s: %w", kind, to.Name, err)
 	}
-	return answer, nil
+	o.Err = err
+	n.observe(ctx, o)
+	return answer, err
 }
 
 // A Receipt says whom a Broadcast has reached.
@@ -91,6 +94,7 @@ func (n *Node) Broadcast(ctx context.Context, kind string, payload []byte) Recei
 		r.Reached++
 	}
 	slices.Sort(r.Unreached)
+	n.observe(ctx, CallObservation{Kind: kind, Start: began, Receipt: r})
 	return r
 }
 

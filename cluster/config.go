@@ -89,6 +89,9 @@ type Config struct {
 	// Logger gets a line for each change of state. Default: silent.
 	Logger *slog.Logger
 
+	// Calls is told of every [Node.Call] and [Node.Broadcast]. Default: nobody.
+	Calls CallObserver
+
 	// Timings are those of the protocol that keeps counters right. Members of
 	// one cluster must have the same. The zero value takes the defaults.
 	Timings Timings
