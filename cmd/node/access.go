@@ -11,9 +11,10 @@ import (
 type access int
 
 const (
-	forAnyone access = iota // probes: no token, ever
-	forUsers                // an API token or an admin token
-	forAdmins               // an admin token
+	forAnyone  access = iota // probes: no token, ever
+	forReaders               // as forUsers, also as the password of HTTP Basic: for a browser, which can't send Bearer
+	forUsers                 // an API token or an admin token
+	forAdmins                // an admin token
 )
 
 // tokens decides who may call a route. Where none is configured everybody may,
@@ -40,17 +41,23 @@ func (t *tokens) refuses(need access, r *http.Request) (status int, detail strin
 		return 0, ""
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+	_, password, basic := r.BasicAuth()
+	switch {
+	case need == forReaders && basic:
+		token = password // the name is of no matter
+	case !strings.EqualFold(scheme, "Bearer"), token == "":
 		return http.StatusUnauthorized, "this needs the header Authorization: Bearer <token>"
 	}
 	presented := hashedToken(sha256.Sum256([]byte(strings.TrimSpace(token))))
 	admin := holds(t.admins, &presented)
 	user := holds(t.users, &presented)
 	switch {
-	case admin, user && need == forUsers:
+	case admin, user && need != forAdmins:
 		return 0, ""
 	case user:
 		return http.StatusForbidden, "this needs an admin token"
+	case need == forReaders && basic:
+		return http.StatusUnauthorized, "the password is not one of this member's tokens" // so that a browser asks again
 	}
 	return http.StatusForbidden, "the token is not one of this member's"
 }

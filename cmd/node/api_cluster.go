@@ -5,21 +5,33 @@ import (
 	"net/http"
 
 	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/cluster/admin"
 )
 
-// clusterAPI is the part of the HTTP API that is about the cluster itself.
-type clusterAPI struct{ node *cluster.Node }
-
-func (a *clusterAPI) routes() []route {
+// probeRoutes answer while the member still starts, too.
+func probeRoutes(view *admin.Handler) []route {
 	return []route{
-		{"GET /v1/cluster", forUsers, a.cluster},
-		{"POST /v1/cluster/breakers/{name}/reset", forAdmins, a.resetBreaker},
+		{"GET /healthz", forAnyone, view.ServeHTTP},
+		{"GET /readyz", forAnyone, view.ServeHTTP},
 	}
 }
 
-// cluster answers this member's view of its cluster.
-func (a *clusterAPI) cluster(w http.ResponseWriter, _ *http.Request) {
-	writeJSONValue(w, http.StatusOK, a.node.Status())
+// clusterAPI is the part of the HTTP API that is about the cluster itself.
+type clusterAPI struct {
+	node *cluster.Node
+	view *admin.Handler
+}
+
+func (a *clusterAPI) routes() []route {
+	return []route{
+		{"GET /v1/cluster", forReaders, a.view.ServeHTTP},
+		{"GET /v1/cluster/live", forReaders, a.view.ServeHTTP},
+		{"GET /{$}", forReaders, a.view.ServeHTTP},
+		{"GET /page.css", forReaders, a.view.ServeHTTP},
+		{"GET /page.js", forReaders, a.view.ServeHTTP},
+		{"GET /icon.svg", forReaders, a.view.ServeHTTP},
+		{"POST /v1/cluster/breakers/{name}/reset", forAdmins, a.resetBreaker},
+	}
 }
 
 // resetBreaker closes a peer's breaker at once.

@@ -2,14 +2,13 @@ package main
 
 import (
 	"errors"
-	"net/http"
 	"sync"
 
 	"github.com/peerlimit/peerlimit/cluster"
 )
 
-// probes is what a probe is told about this member; the zero value is one that
-// starts.
+// probes knows what /readyz is told about this member; the zero value is one
+// that starts. The answer itself is cluster/admin's.
 type probes struct {
 	mu     sync.Mutex
 	node   *cluster.Node // guarded by mu; nil until it has started
@@ -57,35 +56,4 @@ func (p *probes) ready() error {
 		return errors.New("starting: this member has joined and does not serve yet")
 	}
 	return nil
-}
-
-func (p *probes) routes() []route {
-	return []route{
-		{"GET /healthz", forAnyone, p.healthz},
-		{"GET /readyz", forAnyone, p.readyz},
-	}
-}
-
-// probeAnswer is short, for who reads it is a program.
-type probeAnswer struct {
-	Status string `json:"status"`
-	// Short: fewer members are in reach than --min-members asks for.
-	Short bool `json:"short,omitempty"`
-}
-
-// healthz says that the process runs. Whether it is of use is for readyz: to
-// restart a member that waits for others helps nobody.
-func (p *probes) healthz(w http.ResponseWriter, _ *http.Request) {
-	writeJSONValue(w, http.StatusOK, probeAnswer{Status: "alive"})
-}
-
-func (p *probes) readyz(w http.ResponseWriter, _ *http.Request) {
-	if err := p.ready(); err != nil {
-		writeProblem(w, http.StatusServiceUnavailable, err.Error())
-		return
-	}
-	p.mu.Lock()
-	node := p.node
-	p.mu.Unlock()
-	writeJSONValue(w, http.StatusOK, probeAnswer{Status: "ready", Short: node.Status().Short})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlimit/peerlimit/cluster/admin"
 	"github.com/peerlimit/peerlimit/ratelimit"
 )
 
@@ -25,10 +27,14 @@ func testAPI(t *testing.T, access *tokens) *handler {
 	limits, err := ratelimit.New(ratelimit.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, limits.Close()) })
-	h := newHandler(access, new(probes).routes())
+	h := newHandler(access, testProbes(new(probes)))
 	h.open((&ratelimitAPI{limits: limits, mode: ratelimit.FailOpen, log: slog.New(slog.DiscardHandler)}).routes())
 	return h
 }
+
+func testProbes(p *probes) []route { return probeRoutes(admin.New(admin.Config{Ready: p.ready})) }
+
+func testPage() []route { return (&clusterAPI{view: admin.New(admin.Config{})}).routes() }
 
 type answer struct {
 	status int
@@ -302,6 +308,9 @@ func TestUnknownPathsAndMethodsAreProblems(t *testing.T) {
 func TestTokens(t *testing.T) {
 	const user, admin = "user-token-0123456789", "admin-token-0123456789"
 	both := &tokens{users: hashTokens([]string{"another-token-9876543210", user}), admins: hashTokens([]string{admin})}
+	basic := func(password string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte("anybody:"+password))
+	}
 	for _, c := range []struct {
 		name   string
 		tokens *tokens
@@ -323,6 +332,15 @@ func TestTokens(t *testing.T) {
 		{"users only, to administer", &tokens{users: both.users}, "Bearer " + user, forAdmins, 403},
 		{"admins only, no token", &tokens{admins: both.admins}, "", forUsers, 401},
 		{"a probe", both, "", forAnyone, 0},
+		{"a browser without a password", both, "", forReaders, 401},
+		{"a browser", both, basic(user), forReaders, 0},
+		{"an admin's browser", both, basic(admin), forReaders, 0},
+		{"a browser with a wrong password, to be asked again", both, basic("wrong"), forReaders, 401},
+		{"a browser with an empty password", both, basic(""), forReaders, 401},
+		{"a program that reads", both, "Bearer " + user, forReaders, 0},
+		{"a wrong one that reads", both, "Bearer wrong", forReaders, 403},
+		{"a browser that uses", both, basic(user), forUsers, 401},
+		{"a browser that administers", both, basic(admin), forAdmins, 401},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		if c.header != "" {
@@ -344,10 +362,22 @@ func TestTokens(t *testing.T) {
 	assert.Equal(t, 404, ask(h, "GET", "/nowhere", "", "Authorization", "Bearer "+user).status)
 	assert.Equal(t, 200, ask(h, "GET", "/healthz", "").status)
 	assert.Equal(t, 503, ask(h, "GET", "/readyz", "").status, "no node has started")
+
+	h.open(testPage())
+	for _, path := range []string{"/", "/page.css", "/page.js", "/icon.svg"} {
+		a := ask(h, "GET", path, "")
+		assert.Equal(t, 401, a.status, path)
+		assert.Equal(t, []string{`Basic realm="peerlimit", charset="UTF-8"`, `Bearer realm="peerlimit"`}, a.header["Www-Authenticate"])
+		a.problem(t)
+		assert.Equal(t, 200, ask(h, "GET", path, "", "Authorization", basic(user)).status, path)
+		assert.Equal(t, 405, ask(h, "POST", path, "", "Authorization", "Bearer "+user).status, path)
+	}
+	assert.Equal(t, 401, ask(h, "GET", "/v1/cluster/live", "").status)
+	assert.Equal(t, 401, ask(h, "POST", "/v1/cluster/breakers/m2/reset", "", "Authorization", basic(admin)).status)
 }
 
 func TestOnlyProbesAnswerWhileStarting(t *testing.T) {
-	h := newHandler(&tokens{}, new(probes).routes())
+	h := newHandler(&tokens{}, testProbes(new(probes)))
 	assert.Equal(t, 200, ask(h, "GET", "/healthz", "").status)
 	a := ask(h, "GET", "/readyz", "")
 	assert.Equal(t, 503, a.status)
@@ -360,7 +390,7 @@ func TestOnlyProbesAnswerWhileStarting(t *testing.T) {
 
 func TestLeavingSaysSoAndClosesConnections(t *testing.T) {
 	p := new(probes)
-	h := newHandler(&tokens{}, p.routes())
+	h := newHandler(&tokens{}, testProbes(p))
 	p.leaving()
 	h.closing.Store(true)
 	a := ask(h, "GET", "/readyz", "")

@@ -22,7 +22,7 @@ func testKeys(t *testing.T, access *tokens) (*handler, *bytes.Buffer) {
 	keys, err := auth.New(auth.Config{Store: auth.NewMemory()})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, keys.Close()) })
-	h := newHandler(access, new(probes).routes())
+	h := newHandler(access, testProbes(new(probes)))
 	h.open((&authAPI{keys: keys, log: slog.New(slog.NewTextHandler(log, nil))}).routes())
 	return h, log
 }

@@ -27,7 +27,7 @@ func testCache(t *testing.T) *handler {
 		assert.NoError(t, counters.Close())
 		assert.NoError(t, values.Close())
 	})
-	h := newHandler(&tokens{}, new(probes).routes())
+	h := newHandler(&tokens{}, testProbes(new(probes)))
 	h.open((&cacheAPI{values: values, counters: counters, store: kv.Stats, log: slog.New(slog.DiscardHandler)}).routes())
 	return h
 }

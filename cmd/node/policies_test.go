@@ -17,7 +17,7 @@ func testPolicies(t *testing.T, access *tokens) *handler {
 	limits, err := ratelimit.New(ratelimit.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, limits.Close()) })
-	h := newHandler(access, new(probes).routes())
+	h := newHandler(access, testProbes(new(probes)))
 	log := slog.New(slog.DiscardHandler)
 	h.open(append((&policiesAPI{limits: limits, log: log}).routes(), (&ratelimitAPI{limits: limits, log: log}).routes()...))
 	return h

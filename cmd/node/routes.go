@@ -52,6 +52,9 @@ func (h *handler) build(api []route) *routes {
 func (h *handler) guard(r route) http.HandlerFunc {
 	return func(w http.ResponseWriter, request *http.Request) {
 		if status, detail := h.tokens.refuses(r.access, request); status != 0 {
+			if r.access == forReaders && status == http.StatusUnauthorized {
+				w.Header().Add("WWW-Authenticate", `Basic realm="peerlimit", charset="UTF-8"`)
+			}
 			refuseCaller(w, status, detail)
 			return
 		}
@@ -61,7 +64,7 @@ func (h *handler) guard(r route) http.HandlerFunc {
 
 func refuseCaller(w http.ResponseWriter, status int, detail string) {
 	if status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="peerlimit"`)
+		w.Header().Add("WWW-Authenticate", `Bearer realm="peerlimit"`)
 	}
 	writeProblem(w, status, detail)
 }

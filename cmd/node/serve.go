@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/cluster/admin"
 	"github.com/peerlimit/peerlimit/ratelimit"
 )
 
@@ -86,7 +87,9 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	log := newLogger(env.stderr, c.LogFormat, c.LogLevel)
 	config.Logger = log
 	probes := new(probes)
-	api := newHandler(tokens, probes.routes())
+	traffic := admin.NewTraffic()
+	view := admin.New(admin.Config{Traffic: traffic, Ready: probes.ready})
+	api := newHandler(tokens, probeRoutes(view))
 	server, err := listenHTTP(ctx, c.HTTP, api, log)
 	if err != nil {
 		return err
@@ -98,12 +101,13 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return errors.Join(startError(err), server.close())
 	}
+	view.Started(node)
 	probes.started(node)
-	services, err := openServices(ctx, node, c, mode, log)
+	services, err := openServices(ctx, node, c, mode, log, traffic)
 	if err != nil {
 		return errors.Join(err, server.close(), node.Close())
 	}
-	services.policies = policies
+	services.policies, services.view = policies, view
 	err = c.serve(ctx, env, services, server, probes)
 	if ctx.Err() == nil { // it was not told to leave
 		return errors.Join(err, server.close(), services.close(), node.Close())

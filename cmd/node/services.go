@@ -9,6 +9,8 @@ import (
 	"github.com/peerlimit/peerlimit/auth"
 	"github.com/peerlimit/peerlimit/cache"
 	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/cluster/admin"
+	"github.com/peerlimit/peerlimit/cluster/metrics"
 	"github.com/peerlimit/peerlimit/ratelimit"
 )
 
@@ -23,29 +25,33 @@ type services struct {
 	values *cache.Cache[[]byte]
 	counts *cache.Counter
 
+	metrics  *metrics.Collector
+	view     *admin.Handler           // of the member, for those who run it
 	policies []ratelimit.StoredPolicy // of the file, to be stored
 }
 
 // openServices opens them on node. What was opened when it fails is closed.
-func openServices(ctx context.Context, node *cluster.Node, c *serveCommand, mode ratelimit.FailureMode, log *slog.Logger) (_ *services, err error) {
-	s := &services{node: node, mode: mode, log: log}
+func openServices(ctx context.Context, node *cluster.Node, c *serveCommand, mode ratelimit.FailureMode, log *slog.Logger, observer ratelimit.Observer) (_ *services, err error) {
+	s := &services{node: node, mode: mode, log: log, metrics: metrics.New(metrics.Config{Cluster: node})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
 	if s.limits, err = ratelimit.New(ratelimit.Config{
-		Cluster: node, Namespace: "http", OnUnavailable: mode, Logger: log,
+		Cluster: node, Namespace: "http", OnUnavailable: mode, Logger: log, Observer: ratelimit.Observers{s.metrics, observer},
 	}); err != nil {
 		return nil, err
 	}
+	s.metrics.WatchLimiter(s.limits)
 	if err := s.openKeys(ctx, c.KeyStore, c.Cluster); err != nil {
 		return nil, err
 	}
-	config := cache.Config{Cluster: node, Namespace: "http", Logger: log}
+	config := cache.Config{Cluster: node, Namespace: "http", Logger: log, Observe: s.metrics.ObserveCache}
 	if s.values, err = cache.New[[]byte](config); err != nil {
 		return nil, err
 	}
+	s.metrics.WatchCache(s.values)
 	if s.counts, err = cache.NewCounter(config); err != nil {
 		return nil, err
 	}
@@ -66,8 +72,11 @@ func (s *services) openKeys(ctx context.Context, flag keyStoreFlag, clusterName 
 	if s.store.near {
 		config.Shared = auth.NoShared
 	}
-	s.keys, err = auth.New(config)
-	return err
+	if s.keys, err = auth.New(config); err != nil {
+		return err
+	}
+	s.metrics.WatchAuth(s.keys)
+	return nil
 }
 
 func (s *services) routes() []route {
@@ -79,7 +88,8 @@ func (s *services) routes() []route {
 		(&ratelimitAPI{limits: s.limits, mode: s.mode, log: s.log}).routes(),
 		(&cacheAPI{values: s.values, counters: s.counts, store: s.node.KV().Stats, log: s.log}).routes(),
 		(&policiesAPI{limits: s.limits, log: s.log}).routes(),
-		(&clusterAPI{node: s.node}).routes(),
+		(&clusterAPI{node: s.node, view: s.view}).routes(),
+		newMetricsAPI(s.metrics, s.log).routes(),
 		keys,
 	)
 }

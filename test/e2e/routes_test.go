@@ -151,7 +151,7 @@ func TestHTTPIsWellKept(t *testing.T) {
 
 	again, cancel := short()
 	defer cancel()
-	for path, want := range map[string]int{"/": 404, "/v1/ratelimit/check": 405, "/v1/ratelimit/%2e%2e/x": 405, "//v1//cluster": 200} {
+	for path, want := range map[string]int{"/": 200, "/nowhere": 404, "/v1/ratelimit/check": 405, "/v1/ratelimit/%2e%2e/x": 405, "//v1//cluster": 200} {
 		status, _, body, err := m.Request(again, http.MethodGet, path, nil)
 		require.NoError(t, err)
 		assert.Equal(t, want, status, "%s: %s", path, body)
