@@ -78,7 +78,6 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 				break // of the switch
 			}
 			if ev, err = c.wait(ctx); err != nil {
-				o.node.peers.Cancelled(peer.Boot(target))
 				return none, o.interrupted(err, true)
 			}
 		}
@@ -99,12 +98,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			if ev.from != c.route.Target() {
 				goto stale
 			}
-			if ev.kind != evUnsent {
-				// Of a lost link the breaker knows, and a member that stalls
-				// is found out by the protocol.
-				o.node.peers.Cancelled(peer.Boot(ev.from))
-				again = true // it may have run there
-			}
+			again = again || ev.kind != evUnsent // it may have run there
 			o.where[slot].CompareAndSwap(ev.from, 0)
 			wait, waits = c.route.Failed(), false
 		case evParked:
@@ -195,14 +189,10 @@ func (o *owner) send(c *outcall, to possess.ID, again bool) bool {
 	if again {
 		c.wire[requestAgain] = 1
 	}
-	if !o.node.peers.Allow(peer.Boot(to)) {
-		return false
-	}
 	c.watch(to, o.clock.now()+routeSilence)
 	err := o.node.peers.Send(peer.Boot(to), peer.LaneOps, peer.Message{Type: typeOp, ID: c.id, Slot: c.slot, Payload: c.wire})
 	if err != nil {
 		c.watch(0, 0)
-		o.node.peers.Cancelled(peer.Boot(to))
 		return false
 	}
 	return true

@@ -294,7 +294,7 @@ func (p *ownerPort) Send(to possess.ID, m possess.Message) {
 }
 
 func (p *ownerPort) Open(slot uint16, epoch uint64, g *store.Grant) {
-	p.gate.Set(slot, &store.Reign{Epoch: epoch, Holder: p.self, Grant: g})
+	p.gate.Set(slot, &store.Reign{Epoch: epoch, Holder: p.self, Grant: g, Unprotected: p.machine.Unprotected(slot)})
 }
 
 func (p *ownerPort) Shut(slot uint16) {

@@ -107,7 +107,6 @@ func (o *owner) replied(from peer.Boot, m peer.Message) {
 	default:
 		return
 	}
-	o.node.peers.Succeeded(from)
 	o.calls.deliver(m.ID, ev)
 }
 

@@ -95,7 +95,7 @@ func (t *Transport) forget(p *member) {
 // lose reports a loss to those who wait for the peer. To the breaker it is one failure, however many wait: a hundred
 // calls lost with one connection say no more about the peer than one.
 func (t *Transport) lose(p *member, loss Loss) {
-	p.breaker.tell(failed)
+	p.breaker.leave(nil, failed)
 	if loss.Gone || loss.Lane == LaneCalls {
 		p.calls.failAll(loss.Err)
 	}

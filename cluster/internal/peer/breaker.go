@@ -34,9 +34,6 @@ const (
 	breakerFailures  = 5 // in a row
 	breakerSuccesses = 2 // when half-open; also the most that are tried at once
 	breakerOpenFor   = 10 * time.Second
-	// A half-open breaker lets few through. One whose outcome nobody tells within this time no longer counts, or the
-	// breaker would stay half-open for ever.
-	probeForgotten = 2 * time.Second
 )
 
 // outcome is what became of a call, as far as the peer is to blame or to praise.
@@ -60,14 +57,8 @@ type breaker struct {
 	trouble atomic.Bool // false: closed, and the last outcome was a success
 	changed func(from, to BreakerState)
 
-	mu     sync.Mutex // guards what follows; gobreaker calls changed with it held
-	cb     *gobreaker.TwoStepCircuitBreaker[struct{}]
-	probes []probe // let through while half-open, by those who hold no ticket
-}
-
-type probe struct {
-	done func(error)
-	at   time.Time
+	mu sync.Mutex // guards what follows; gobreaker calls changed with it held
+	cb *gobreaker.TwoStepCircuitBreaker[struct{}]
 }
 
 // newBreaker makes a closed one. changed is called under locks: it must only take note.
@@ -85,7 +76,6 @@ func (b *breaker) resetLocked() {
 		OnStateChange: func(_ string, from, to gobreaker.State) { b.changed(BreakerState(from), BreakerState(to)) },
 		IsExcluded:    func(err error) bool { return errors.Is(err, errNeither) },
 	})
-	b.probes = nil
 	b.trouble.Store(false)
 }
 
@@ -138,10 +128,6 @@ func (b *breaker) leave(ticket func(error), o outcome) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.leaveLocked(ticket, o)
-}
-
-func (b *breaker) leaveLocked(ticket func(error), o outcome) {
 	switch {
 	case ticket != nil:
 		ticket(o.err())
@@ -156,70 +142,6 @@ func (b *breaker) leaveLocked(ticket func(error), o outcome) {
 		b.trouble.Store(true)
 	} else if o == succeeded && b.cb.State() == gobreaker.StateClosed {
 		b.trouble.Store(false)
-	}
-}
-
-// allow is enter for those who keep no ticket: the next outcome told is taken for the oldest probe's.
-func (b *breaker) allow() bool {
-	if !b.trouble.Load() {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for len(b.probes) > 0 && time.Since(b.probes[0].at) > probeForgotten {
-		b.popLocked()(errNeither)
-	}
-	if b.cb.State() == gobreaker.StateClosed {
-		return true
-	}
-	done, err := b.cb.Allow()
-	if err != nil {
-		return false
-	}
-	b.probes = append(b.probes, probe{done, time.Now()})
-	return true
-}
-
-// tell is leave for those who keep no ticket.
-func (b *breaker) tell(o outcome) {
-	if o == succeeded && !b.trouble.Load() {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var ticket func(error)
-	if len(b.probes) > 0 {
-		ticket = b.popLocked()
-	}
-	b.leaveLocked(ticket, o)
-}
-
-func (b *breaker) popLocked() func(error) {
-	done := b.probes[0].done
-	b.probes = b.probes[1:]
-	return done
-}
-
-// Allow says whether the peer's breaker lets an operation through. Whoever was let through tells its end with exactly
-// one of Succeeded, Failed and Cancelled. While there are no recent failures this costs one atomic load. An unknown
-// peer is allowed: sending to it fails by itself.
-func (t *Transport) Allow(to Boot) bool {
-	p := t.peer(to)
-	return p == nil || p.breaker.allow()
-}
-
-// Succeeded tells that the peer answered, whatever it answered.
-func (t *Transport) Succeeded(to Boot) { t.tell(to, succeeded) }
-
-// Failed tells that the peer did not answer in time. That a connection was lost the breaker knows already.
-func (t *Transport) Failed(to Boot) { t.tell(to, failed) }
-
-// Cancelled tells that the caller gave up, or that the connection was lost: neither a success nor a failure.
-func (t *Transport) Cancelled(to Boot) { t.tell(to, neither) }
-
-func (t *Transport) tell(to Boot, o outcome) {
-	if p := t.peer(to); p != nil {
-		p.breaker.tell(o)
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// steps of one breaker, told by those who keep no ticket.
+// steps of one breaker: "allow" takes a ticket, "ok", "fail" and "cancel" tell the outcome of the oldest ticket, or of a
+// call of before.
 func TestBreakerSteps(t *testing.T) {
 	type step struct {
 		after time.Duration
@@ -38,11 +39,6 @@ func TestBreakerSteps(t *testing.T) {
 			{0, "open", BreakerOpen}, {11 * time.Second, "allow", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen},
 			{0, "deny", BreakerHalfOpen}, {0, "cancel", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen}, {0, "deny", BreakerHalfOpen},
 		},
-		"one that is never told of is forgotten": {
-			{0, "open", BreakerOpen}, {11 * time.Second, "allow", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen},
-			{0, "deny", BreakerHalfOpen}, {3 * time.Second, "allow", BreakerHalfOpen}, {0, "ok", BreakerHalfOpen},
-			{0, "allow", BreakerHalfOpen}, {0, "ok", BreakerClosed},
-		},
 		"outcomes of before say nothing": {
 			{0, "open", BreakerOpen}, {0, "ok", BreakerOpen}, {0, "fail", BreakerOpen}, {11 * time.Second, "ok", BreakerHalfOpen},
 			{0, "fail", BreakerHalfOpen},
@@ -54,24 +50,36 @@ func TestBreakerSteps(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBreaker(func(BreakerState, BreakerState) {})
+				var tickets []func(error)
+				tell := func(o outcome) {
+					var ticket func(error)
+					if len(tickets) > 0 {
+						ticket, tickets = tickets[0], tickets[1:]
+					}
+					b.leave(ticket, o)
+				}
 				for i, s := range steps {
 					time.Sleep(s.after)
 					switch s.do {
 					case "fail":
-						b.tell(failed)
+						tell(failed)
 					case "open":
 						for range breakerFailures {
-							b.tell(failed)
+							tell(failed)
 						}
 					case "ok":
-						b.tell(succeeded)
+						tell(succeeded)
 					case "cancel":
-						b.tell(neither)
+						tell(neither)
 					case "reset":
 						b.reset()
 					case "allow", "deny":
-						if got := b.allow(); got != (s.do == "allow") {
+						ticket, got := b.enter()
+						if got != (s.do == "allow") {
 							t.Fatalf("step %d, %s: allowed is %v", i, s.do, got)
+						}
+						if ticket != nil && got {
+							tickets = append(tickets, ticket)
 						}
 					}
 					if got := b.state(); got != s.want {
@@ -94,7 +102,8 @@ func TestBreakerTicketsOfBeforeSayNothing(t *testing.T) {
 		if !ok {
 			t.Fatal("a half-open breaker let nobody through")
 		}
-		b.tell(failed)
+		second, _ := b.enter()
+		b.leave(second, failed)
 		b.leave(early, failed)
 		if b.state() != BreakerOpen {
 			t.Fatal(b.state())
@@ -153,7 +162,7 @@ func TestBreakerOfAPeer(t *testing.T) {
 			}
 		}
 		opened := time.Now()
-		if err := call(t.Context()); !errors.Is(err, ErrBreakerOpen) || a.Allow(2) {
+		if err := call(t.Context()); !errors.Is(err, ErrBreakerOpen) {
 			t.Fatal(err)
 		}
 		mute.Store(false)
@@ -195,32 +204,33 @@ func TestResetBreaker(t *testing.T) {
 		a := v.add(1, nil)
 		v.add(2, nil)
 		v.introduce()
-		for range breakerFailures {
-			a.Failed(2)
-		}
-		if a.Allow(2) || a.BreakerState(2) != BreakerOpen || a.Stats().Peers[0].Breaker != BreakerOpen {
+		openBreaker(a, 2)
+		if a.BreakerState(2) != BreakerOpen || a.Stats().Peers[0].Breaker != BreakerOpen {
 			t.Fatal("not open")
 		}
-		if err := a.ResetBreaker(2); err != nil || !a.Allow(2) {
+		if err := a.ResetBreaker(2); err != nil || a.BreakerState(2) != BreakerClosed {
 			t.Fatalf("not reset: %v", err)
 		}
-		a.Succeeded(2)
-		a.Cancelled(2)
 		if err := a.ResetBreaker(9); !errors.Is(err, ErrUnknownPeer) {
 			t.Fatal(err)
 		}
-		if !a.Allow(9) || a.BreakerState(9) != BreakerClosed {
+		if a.BreakerState(9) != BreakerClosed {
 			t.Error("an unknown peer has a breaker")
 		}
 	})
 }
 
-func BenchmarkBreakerSucceeded(b *testing.B) {
-	a := start(b, 1, nil)
-	introduce(a, start(b, 2, nil))
+// openBreaker has the peer fail as often as it takes.
+func openBreaker(v *villager, of Boot) {
+	for range breakerFailures {
+		v.peer(of).breaker.leave(nil, failed)
+	}
+}
+
+func BenchmarkBreaker(b *testing.B) {
+	k := newBreaker(func(BreakerState, BreakerState) {})
 	for b.Loop() {
-		if a.Allow(2) {
-			a.Succeeded(2)
-		}
+		ticket, _ := k.enter()
+		k.leave(ticket, succeeded)
 	}
 }

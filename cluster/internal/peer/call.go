@@ -233,7 +233,7 @@ func (t *Transport) blame(k *call, err error) outcome {
 		}
 		return failed
 	case errors.Is(err, context.DeadlineExceeded):
-		if time.Since(k.began) >= min(fairTime, t.cfg.CallTimeout) {
+		if time.Since(k.began) >= min(fairTime, t.cfg.CallTimeout) && !t.stoodStill(k.began) {
 			return failed
 		}
 		return neither

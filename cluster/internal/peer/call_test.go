@@ -177,15 +177,33 @@ func TestOneLostConnectionIsOneFailure(t *testing.T) {
 	})
 }
 
+// A process that was stopped must not take it for a peer's fault that calls have run out of time meanwhile.
+func TestOwnStandstillIsNoFailure(t *testing.T) {
+	inVillage(t, func(t *testing.T, v *village) {
+		a := v.add(1, nil)
+		began := time.Now()
+		time.Sleep(time.Second)
+		if a.stoodStill(began) {
+			t.Error("a steady pulse counts as a standstill")
+		}
+		a.lastBeat.Add(-int64(time.Second)) // as if nothing had run for a second
+		if !a.stoodStill(began) {
+			t.Error("a standstill that has just ended is not seen")
+		}
+		time.Sleep(2 * pulseEvery)
+		if !a.stoodStill(began) || a.stoodStill(time.Now()) {
+			t.Error("a standstill counts for what began before it, and for nothing else")
+		}
+	})
+}
+
 // Whatever opened a breaker, that the peer has connected since is newer.
 func TestConnectingClosesTheBreaker(t *testing.T) {
 	inVillage(t, func(t *testing.T, v *village) {
 		a, b := v.add(1, nil), v.add(2, nil)
 		v.introduce()
 		synctest.Wait()
-		for range breakerFailures {
-			a.Failed(2)
-		}
+		openBreaker(a, 2)
 		if s := a.BreakerState(2); s != BreakerOpen {
 			t.Fatalf("the breaker is %v after %d failures", s, breakerFailures)
 		}
@@ -246,9 +264,7 @@ func TestBroadcastTellsWhoAnswered(t *testing.T) {
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("took %v", took)
 		}
-		for range breakerFailures {
-			v.all[1].Failed(5)
-		}
+		openBreaker(v.all[1], 5)
 		began = time.Now()
 		if acks := v.all[1].Broadcast(t.Context(), all, "news", []byte("payload")); acks[5] == nil || acks[3] != nil {
 			t.Errorf("got %v", acks)

@@ -21,6 +21,16 @@ type watch struct {
 	silent, stuck, unused   int // beats
 }
 
+// ownGap is how late a beat of this process may be; a later one means that it did not run for a while.
+const ownGap = 2 * pulseEvery
+
+// stoodStill says whether this process did not run for a while since then, so that others may have answered what it
+// had no chance to read.
+func (t *Transport) stoodStill(since time.Time) bool {
+	return time.Since(t.born)-time.Duration(t.lastBeat.Load()) > pulseEvery+ownGap ||
+		time.Duration(t.lastGap.Load()) > since.Sub(t.born)
+}
+
 // pulse pings connections on which nothing arrives and ends those that stay silent, until the transport closes.
 func (t *Transport) pulse() {
 	ticker := time.NewTicker(pulseEvery)
@@ -30,6 +40,10 @@ func (t *Transport) pulse() {
 		case <-ticker.C:
 		case <-t.ctx.Done():
 			return
+		}
+		now := int64(time.Since(t.born))
+		if now-t.lastBeat.Swap(now) > int64(pulseEvery+ownGap) {
+			t.lastGap.Store(now)
 		}
 		for _, p := range *t.peers.Load() {
 			p.breaker.state() // so that an open one is half-open, and says so, when its time has come

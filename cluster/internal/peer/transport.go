@@ -37,6 +37,10 @@ type Transport struct {
 	rejected rejections
 	logged   onceLog
 	counts   counts
+
+	born     time.Time    // lastBeat and lastGap are nanoseconds since then
+	lastBeat atomic.Int64 // of the pulse
+	lastGap  atomic.Int64 // the latest beat that was late; 0: none
 }
 
 // Listen binds the port, so that Addr is known. Nothing is accepted before Start, which leaves time for Handle and
@@ -61,7 +65,7 @@ func Listen(cfg Config) (*Transport, error) {
 	t := &Transport{
 		cfg: cfg, cluster: clusterHash(cfg.Cluster), security: sec, listener: ln,
 		gate: gate{most: cfg.MaxUnauthenticated, mostPerSource: cfg.MaxPerSource},
-		news: breakerNews{wake: make(chan struct{}, 1)},
+		news: breakerNews{wake: make(chan struct{}, 1)}, born: time.Now(),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.peers.Store(&map[Boot]*member{})

@@ -1,6 +1,10 @@
 package possess
 
-import "github.com/peerlimit/peerlimit/cluster/internal/store"
+import (
+	"slices"
+
+	"github.com/peerlimit/peerlimit/cluster/internal/store"
+)
 
 // decideTake: a backup takes over when its promise to the holder has run out
 // and, of all that it asked, at most one is silent and nobody objects.
@@ -28,7 +32,7 @@ func (m *Machine) decideTake(slot uint16, st *slotState) {
 			return
 		case !st.full && silent > 0:
 			return // what it has is not all: only where nobody can have more
-		case silent > 1 && (ok > 0 || m.now-st.claim.from < 2*m.cfg.Fresh):
+		case silent > 1 && (ok > 0 || m.now-st.claim.from < m.cfg.Fresh):
 			return
 		}
 	}
@@ -120,8 +124,8 @@ func (m *Machine) reign(slot uint16, st *slotState) {
 }
 
 // chooseBackup names the next in ring order of those who answered the claim in
-// favour; without a claim, of those who are not known to be silent. With
-// nobody to ask it goes alone; else it asks again.
+// favour; without a claim, of those who are not known to be silent. Where the
+// claim had nobody to ask, or nobody answered, it goes alone; else it asks again.
 func (m *Machine) chooseBackup(slot uint16, st *slotState) {
 	c := st.claim
 	for _, id := range m.order(slot) {
@@ -134,7 +138,7 @@ func (m *Machine) chooseBackup(slot uint16, st *slotState) {
 		}
 	}
 	st.claim = nil
-	if c != nil && len(c.asks) == 0 || len(m.view.Alive) <= 1 {
+	if c != nil && c.unheard() || len(m.view.Alive) <= 1 {
 		m.goAlone(slot, st)
 		return
 	}
@@ -148,6 +152,11 @@ func (c *claim) favours(id ID, since int64) bool {
 		}
 	}
 	return false
+}
+
+// unheard reports that nobody has answered, or there was nobody to ask.
+func (c *claim) unheard() bool {
+	return !slices.ContainsFunc(c.asks, func(a ask) bool { return a.answered != 0 })
 }
 
 // name makes id the backup, which has nothing yet. The slot goes on under the

@@ -194,6 +194,7 @@ type Machine struct {
 	announcements                            map[ID][]Known
 	aloneGrant                               *store.Grant
 	started                                  bool // a view was given
+	company                                  bool // a view had others
 	leavers                                  int  // members known to be leaving, self among them
 	draining, short                          bool
 	calm                                     bool // the last scan found nothing to do
@@ -226,6 +227,7 @@ func (m *Machine) SetView(now int64, v View) {
 		m.alive[id] = true
 		if id != m.cfg.Self {
 			m.pair(id)
+			m.company = true
 		}
 	}
 	for _, p := range slices.Clone(m.peers) {
@@ -290,7 +292,7 @@ func (m *Machine) Tick(now int64) {
 	if !m.started {
 		return
 	}
-	m.aloneGrant.Extend(now + m.cfg.Gap)
+	m.renewAlone()
 	m.beat()
 	every := m.cfg.Scan
 	if m.calm && !m.stirred() {
@@ -313,6 +315,21 @@ func (m *Machine) Tick(now int64) {
 		m.port.TakeMarks(m.queueBackup)
 	}
 	m.leave()
+}
+
+// renewAlone lets slots be served on that are served alone. What was parked
+// because this member did not run for a while is woken.
+func (m *Machine) renewAlone() {
+	lapsed := m.aloneGrant.Until() <= m.now
+	m.aloneGrant.Extend(m.now + m.cfg.Gap)
+	if !lapsed {
+		return
+	}
+	for s := range m.slots {
+		if m.slots[s].role == roleHolder && m.slots[s].cover == m.cfg.Self {
+			m.port.Wake(uint16(s))
+		}
+	}
 }
 
 // calmScans is how many times rarer slots are looked over while each is where it

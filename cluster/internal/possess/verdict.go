@@ -59,6 +59,12 @@ func (m *Machine) Holds(slot uint16, epoch uint64) bool {
 	return st.role == roleHolder && st.epoch == epoch
 }
 
+// Unprotected reports whether this member, which had others, serves slot alone.
+func (m *Machine) Unprotected(slot uint16) bool {
+	st := &m.slots[slot]
+	return m.company && st.role == roleHolder && st.cover == m.cfg.Self
+}
+
 // Audience reports who is being told of the slot's changes.
 func (m *Machine) Audience(slot uint16) (backup, follower bool) {
 	st := &m.slots[slot]

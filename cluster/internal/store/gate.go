@@ -35,6 +35,7 @@ func (g *Grant) End() { g.until.Store(0) }
 type Reign struct {
 	Epoch, Holder uint64
 	Grant         *Grant
+	Unprotected   bool // see [Call]
 }
 
 // Gate says for each slot under which reign operations may run, if any. Its
@@ -74,6 +75,6 @@ func (g *Gate) open(slot uint16, c *Call) *Reign {
 	if r == nil || c.Now >= r.Grant.until.Load() {
 		return nil
 	}
-	c.Epoch, c.Holder = r.Epoch, r.Holder
+	c.Epoch, c.Holder, c.Unprotected = r.Epoch, r.Holder, r.Unprotected
 	return r
 }

@@ -57,6 +57,9 @@ type Call struct {
 	Epoch, Holder uint64
 	// Again says that an earlier sending of the operation may have run.
 	Again bool
+	// Unprotected says that the holder had other members and has none left: no
+	// backup learns of what it does.
+	Unprotected bool
 	// WallOffset is the wall clock minus Now, in nanoseconds since 1970.
 	WallOffset int64
 }
