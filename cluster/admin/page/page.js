@@ -53,8 +53,9 @@
     history.push([all.decisions_per_second, all.denials_per_second]);
     if (history.length > kept) history.shift();
     const top = Math.max(1, ...history.map((p) => p[0]));
+    const wide = Math.max(history.length, 15) - 1;
     ["chart-decisions", "chart-denials"].forEach((id, i) => {
-      const points = history.map((p, x) => (300 - (history.length - 1 - x) * 300 / (kept - 1)).toFixed(1) + "," + (58 - p[i] / top * 56).toFixed(1));
+      const points = history.map((p, x) => (300 - (history.length - 1 - x) * 300 / wide).toFixed(1) + "," + (58 - p[i] / top * 56).toFixed(1));
       at(id).setAttribute("points", points.join(" "));
     });
     say(at("chart-top"), rate(top));
