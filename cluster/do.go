@@ -137,7 +137,8 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 	}
 }
 
-const routeSilence = int64(100 * time.Millisecond)
+// routeSilence is how long a target may be silent before another is tried.
+const routeSilence = slowness * int64(100*time.Millisecond)
 
 // sentTo returns the member whose answer is still out, 0 if none.
 func (c *outcall) sentTo() possess.ID {

@@ -64,11 +64,12 @@ func newPossessor(n *Node) possessor {
 		attached: make(chan struct{}, 1), settled: make(chan struct{}), stop: make(chan struct{}),
 	}
 	o.tables.marks, o.tables.audiences = &o.marks, o.audiences
-	o.calls.init(int64(n.cfg.Timings.Call))
+	o.calls.init(int64(n.cfg.Timings.Call) * slowness)
 	t := n.cfg.Timings
 	cfg := possess.DefaultConfig(o.self)
 	cfg.Grant, cfg.Beat, cfg.Suspect = int64(t.Grant), int64(t.Beat), int64(t.Suspect)
 	cfg.Gap, cfg.CopyEvery = int64(t.Gap), int64(t.CopyEvery)
+	cfg = cfg.Slower(slowness)
 	cfg.MinMembers = n.cfg.MinMembers
 	o.machine = possess.New(cfg, (*ownerPort)(o), o.clock.now())
 	n.owner = o

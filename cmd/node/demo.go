@@ -35,6 +35,7 @@ type demoRound struct {
 // demoReport is what --json prints.
 type demoReport struct {
 	Rounds     []demoRound     `json:"rounds"`
+	Cache      *demoCache      `json:"cache,omitempty"`
 	Revocation *demoRevocation `json:"revocation,omitempty"`
 	OK         bool            `json:"ok"`
 }
@@ -56,6 +57,7 @@ var demoSteps = []struct {
 }{
 	{"one limit, three processes", (*demo).steadyRound},
 	{"the same, and one of them is killed", (*demo).killRound},
+	{"a value and a counter that all share", (*demo).shareCache},
 	{"an API key, revoked", (*demo).revoke},
 }
 

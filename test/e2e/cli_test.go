@@ -118,6 +118,7 @@ func TestDemoAsJSON(t *testing.T) {
 			Name                                 string
 			Limit, Sent, Allowed, Denied, Errors int
 		}
+		Cache      struct{ Members, Found, Counted, Increments, Gone int }
 		Revocation struct {
 			Members, Reached int
 			Before, After    map[string]string
@@ -126,6 +127,10 @@ func TestDemoAsJSON(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &report), stdout)
 	assert.True(t, report.OK)
+	assert.Equal(t, 3, report.Cache.Found)
+	assert.Equal(t, 300, report.Cache.Counted)
+	assert.Equal(t, 300, report.Cache.Increments)
+	assert.Equal(t, 3, report.Cache.Gone)
 	assert.Equal(t, 3, report.Revocation.Reached)
 	for i := 1; i <= 3; i++ {
 		assert.Equal(t, "VALID", report.Revocation.Before[fmt.Sprintf("member-%d", i)])

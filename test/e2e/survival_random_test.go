@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,10 +61,26 @@ type chaos struct {
 	rounds  roundsOf
 	hots    []*hotKeys // by round
 	asked   []int      // take-overs that a round's event may have caused; -1: a partition
+	cuts    []cut
 
 	goroutines int // of a member at rest
 	heap       int // of the elder at rest, MiB
 	rss        int // KiB
+}
+
+// cut is a partition of the network.
+type cut struct {
+	at   Span
+	ring *ringView      // before it
+	side map[string]int // by member
+}
+
+// severed reports whether the key's holder or its backup was on another side
+// than the member. Each is one of two that are lost at once, so nobody takes
+// over before the membership has noticed, and the failure mode decides.
+func (c *cut) severed(member, key string) bool {
+	rank := c.ring.rank(slotOf(key))
+	return c.side[c.ring.names[rank[0]]] != c.side[member] || c.side[c.ring.names[rank[1]]] != c.side[member]
 }
 
 // roundsOf remembers in which round each call of the load was begun.
@@ -187,19 +204,23 @@ func (c *chaos) event(i int) (kind string) {
 	case 5:
 		kind, takeOvers = "partition", -1
 		length := time.Duration(100+c.random.IntN(4000)) * time.Millisecond
-		cut := 1 + c.random.IntN(len(members)-1)
+		first := 1 + c.random.IntN(len(members)-1)
 		order := c.random.Perm(len(members))
 		var sides [2][]*Host
+		parted := cut{ring: ringOf(c.t, members[0]), side: map[string]int{}}
 		for at, m := range order {
 			side := 0
-			if at >= cut {
+			if at >= first {
 				side = 1
 			}
+			parted.side[members[m].Name] = side
 			sides[side] = append(sides[side], members[m].space)
 		}
 		c.network.Partition(sides[:]...)
 		c.Rest(length)
 		c.network.Heal()
+		parted.at = Span{begun, time.Now().Add(settle)}
+		c.cuts = append(c.cuts, parted)
 	}
 	did := time.Since(begun)
 	c.cluster.AwaitOneRing(10 * time.Second)
@@ -262,6 +283,12 @@ func (c *chaos) keysHeld() int {
 func (c *chaos) judgeRounds(report *LoadReport) {
 	c.t.Helper()
 	c.scene.hot = newHotKeys("any", smallKeys, largeKeys, false)
+	c.mayDegrade = func(call *Call) bool {
+		key := c.hots[c.rounds.of[call.N]].checks[roundIndex(call.N)].Key
+		return slices.ContainsFunc(c.cuts, func(parted cut) bool {
+			return parted.at.Overlaps(call.Span()) && parted.severed(call.Member.Name, key)
+		})
+	}
 	c.judgeCalls(report)
 	for round, keys := range c.hots {
 		index := func(n uint64) int {

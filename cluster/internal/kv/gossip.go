@@ -228,8 +228,8 @@ func gossipConfig(cfg Config, ring *memberlist.Keyring, t *memberlist.NetTranspo
 	mc.SuspicionMult = 3
 	mc.SuspicionMaxTimeoutMult = 3
 	mc.PushPullInterval = 10 * time.Second
-	mc.ProbeInterval = 500 * time.Millisecond
-	mc.ProbeTimeout = 250 * time.Millisecond
+	mc.ProbeInterval = slowness * 500 * time.Millisecond
+	mc.ProbeTimeout = slowness * 250 * time.Millisecond
 	mc.AwarenessMaxMultiplier = 4
 	mc.GossipInterval = 100 * time.Millisecond
 	mc.GossipToTheDeadTime = 5 * time.Second

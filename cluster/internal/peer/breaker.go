@@ -31,9 +31,9 @@ type BreakerChange struct {
 
 // What makes a breaker open and close.
 const (
-	breakerFailures  = 5 // in a row
-	breakerSuccesses = 2 // when half-open; also the most that are tried at once
-	breakerOpenFor   = 10 * time.Second
+	breakerFailures  = 5           // in a row
+	breakerSuccesses = 2           // when half-open; also the most that are tried at once
+	breakerOpenFor   = time.Second // a peer is back sooner than a store, and a try costs it little
 )
 
 // outcome is what became of a call, as far as the peer is to blame or to praise.

@@ -21,7 +21,7 @@ func TestBreakerSteps(t *testing.T) {
 	for name, steps := range map[string][]step{
 		"five in a row open it": {
 			{0, "fail", BreakerClosed}, {0, "fail", BreakerClosed}, {0, "fail", BreakerClosed}, {0, "fail", BreakerClosed},
-			{0, "allow", BreakerClosed}, {0, "fail", BreakerOpen}, {0, "deny", BreakerOpen}, {9 * time.Second, "deny", BreakerOpen},
+			{0, "allow", BreakerClosed}, {0, "fail", BreakerOpen}, {0, "deny", BreakerOpen}, {breakerOpenFor * 9 / 10, "deny", BreakerOpen},
 		},
 		"a success in between does not": {
 			{0, "fail", BreakerClosed}, {0, "fail", BreakerClosed}, {0, "fail", BreakerClosed}, {0, "fail", BreakerClosed},
@@ -29,18 +29,18 @@ func TestBreakerSteps(t *testing.T) {
 			{0, "fail", BreakerClosed}, {0, "cancel", BreakerClosed}, {0, "fail", BreakerOpen},
 		},
 		"two successes close it": {
-			{0, "open", BreakerOpen}, {11 * time.Second, "allow", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen},
+			{0, "open", BreakerOpen}, {breakerOpenFor * 11 / 10, "allow", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen},
 			{0, "deny", BreakerHalfOpen}, {0, "ok", BreakerHalfOpen}, {0, "ok", BreakerClosed}, {0, "allow", BreakerClosed},
 		},
 		"a failure opens it again": {
-			{0, "open", BreakerOpen}, {11 * time.Second, "allow", BreakerHalfOpen}, {0, "fail", BreakerOpen}, {0, "deny", BreakerOpen},
+			{0, "open", BreakerOpen}, {breakerOpenFor * 11 / 10, "allow", BreakerHalfOpen}, {0, "fail", BreakerOpen}, {0, "deny", BreakerOpen},
 		},
 		"a cancelled one makes room for another": {
-			{0, "open", BreakerOpen}, {11 * time.Second, "allow", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen},
+			{0, "open", BreakerOpen}, {breakerOpenFor * 11 / 10, "allow", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen},
 			{0, "deny", BreakerHalfOpen}, {0, "cancel", BreakerHalfOpen}, {0, "allow", BreakerHalfOpen}, {0, "deny", BreakerHalfOpen},
 		},
 		"outcomes of before say nothing": {
-			{0, "open", BreakerOpen}, {0, "ok", BreakerOpen}, {0, "fail", BreakerOpen}, {11 * time.Second, "ok", BreakerHalfOpen},
+			{0, "open", BreakerOpen}, {0, "ok", BreakerOpen}, {0, "fail", BreakerOpen}, {breakerOpenFor * 11 / 10, "ok", BreakerHalfOpen},
 			{0, "fail", BreakerHalfOpen},
 		},
 		"reset closes it": {
@@ -97,7 +97,7 @@ func TestBreakerTicketsOfBeforeSayNothing(t *testing.T) {
 		for range breakerFailures {
 			b.leave(nil, failed)
 		}
-		time.Sleep(11 * time.Second)
+		time.Sleep(breakerOpenFor * 11 / 10)
 		early, ok := b.enter()
 		if !ok {
 			t.Fatal("a half-open breaker let nobody through")
@@ -108,7 +108,7 @@ func TestBreakerTicketsOfBeforeSayNothing(t *testing.T) {
 		if b.state() != BreakerOpen {
 			t.Fatal(b.state())
 		}
-		time.Sleep(11 * time.Second)
+		time.Sleep(breakerOpenFor * 11 / 10)
 		b.leave(early, succeeded)
 		b.leave(early, succeeded)
 		if s := b.state(); s != BreakerHalfOpen {
@@ -169,7 +169,7 @@ func TestBreakerOfAPeer(t *testing.T) {
 		if acks := a.Broadcast(t.Context(), []Boot{2}, "x", nil); !errors.As(acks[2], &remote) {
 			t.Errorf("a broadcast was not tried at an open breaker: %v", acks)
 		}
-		time.Sleep(time.Until(opened.Add(breakerOpenFor + time.Second)))
+		time.Sleep(time.Until(opened.Add(breakerOpenFor * 11 / 10)))
 		for range breakerSuccesses {
 			if err := call(t.Context()); !errors.As(err, &remote) {
 				t.Fatal(err)

@@ -210,7 +210,7 @@ func TestConnectingClosesTheBreaker(t *testing.T) {
 		v.net.Split(a.host, b.host)
 		time.Sleep(3 * time.Second) // for both to give the connection up
 		v.net.Heal(a.host, b.host)
-		time.Sleep(2 * time.Second) // less than the breaker would stay open
+		time.Sleep(2 * time.Second) // by itself it would be half-open, and stay so without calls
 		if s := a.BreakerState(2); s != BreakerClosed {
 			t.Errorf("the breaker is %v after the peer has connected", s)
 		}

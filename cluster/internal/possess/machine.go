@@ -59,6 +59,14 @@ func DefaultConfig(self ID) Config {
 	}
 }
 
+// Slower returns c with everything taking n times as long.
+func (c Config) Slower(n int64) Config {
+	for _, d := range []*int64{&c.Grant, &c.Beat, &c.Suspect, &c.Replace, &c.Steady, &c.Gap, &c.Prompt, &c.CopyEvery, &c.Scan, &c.Reask, &c.Fresh} {
+		*d *= n
+	}
+	return c
+}
+
 // View is what the membership says. It is not changed once given.
 type View struct {
 	// Order returns the first members of slot in ring order, 0 where there
