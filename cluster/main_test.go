@@ -24,3 +24,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+// Slowness is for tests from outside.
+const Slowness = slowness

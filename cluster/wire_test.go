@@ -223,7 +223,7 @@ func TestWaitingForASlot(t *testing.T) {
 	start = time.Now()
 	_, err = table.Do(context.Background(), key, countOp{1})
 	require.ErrorIs(t, err, ErrUnavailable)
-	require.InDelta(t, 0.25, time.Since(start).Seconds(), 0.2)
+	require.InDelta(t, 0.25*slowness, time.Since(start).Seconds(), 0.2)
 
 	time.AfterFunc(30*time.Millisecond, func() {
 		o.gate.Set(slot, reign)

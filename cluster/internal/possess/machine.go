@@ -59,11 +59,13 @@ func DefaultConfig(self ID) Config {
 	}
 }
 
-// Slower returns c with everything taking n times as long.
+// Slower returns c with everything taking n times as long, so that n times as
+// much can be done meanwhile.
 func (c Config) Slower(n int64) Config {
 	for _, d := range []*int64{&c.Grant, &c.Beat, &c.Suspect, &c.Replace, &c.Steady, &c.Gap, &c.Prompt, &c.CopyEvery, &c.Scan, &c.Reask, &c.Fresh} {
 		*d *= n
 	}
+	c.MoveSlots *= int(n)
 	return c
 }
 
