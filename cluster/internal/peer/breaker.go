@@ -2,6 +2,7 @@ package peer
 
 import (
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,7 +198,11 @@ func (t *Transport) tellBreakers() {
 			return
 		}
 		for _, c := range t.news.take() {
-			t.cfg.Logger.Warn("breaker "+c.To.String(), "name", c.Name, "boot", c.Boot.String())
+			level := slog.LevelInfo
+			if c.To == BreakerOpen {
+				level = slog.LevelWarn
+			}
+			t.cfg.Logger.Log(t.ctx, level, "breaker "+c.To.String(), "name", c.Name, "boot", c.Boot.String())
 			if t.cfg.Breaker != nil {
 				t.cfg.Breaker(c)
 			}

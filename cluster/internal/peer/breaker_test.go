@@ -191,8 +191,8 @@ func TestBreakerOfAPeer(t *testing.T) {
 		if at := a.changes[1].At.Sub(opened); at < breakerOpenFor || at > breakerOpenFor+2*pulseEvery {
 			t.Errorf("half-open after %v", at)
 		}
-		for _, line := range []string{"breaker open", "breaker half-open", "breaker closed"} {
-			if log.count(line, "name=node2") != 1 {
+		for line, level := range map[string]string{"breaker open": "WARN", "breaker half-open": "INFO", "breaker closed": "INFO"} {
+			if log.count(line, "name=node2") != 1 || log.count(line, level) != 1 {
 				t.Errorf("log line %q: %v", line, log.lines)
 			}
 		}

@@ -20,7 +20,7 @@ func (l *logLines) WithAttrs([]slog.Attr) slog.Handler       { return l }
 func (l *logLines) WithGroup(string) slog.Handler            { return l }
 
 func (l *logLines) Handle(_ context.Context, r slog.Record) error {
-	line := r.Message
+	line := r.Level.String() + " " + r.Message
 	r.Attrs(func(a slog.Attr) bool {
 		line += " " + a.Key + "=" + a.Value.String()
 		return true
