@@ -29,7 +29,7 @@ func newApart(n int) *apart {
 		a.checks = append(a.checks, Check{Key: fmt.Sprintf("apart:%d", i), Limit: apartLimit, Period: "24h",
 			Algorithm: [...]string{"fixed-window", "token-bucket", "sliding-window"}[i%3]})
 		a.before = append(a.before, int64(1+i%50))
-		a.ours = append(a.ours, int64(i*7%100))
+		a.ours = append(a.ours, int64(10+i*7%100)) // more than a bucket of them drips in the longest split: full again, it forgets that it was reset
 		a.theirs = append(a.theirs, int64(i*13%100))
 		a.reset = append(a.reset, i%10 == 9)
 	}
