@@ -4,91 +4,176 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"math/rand/v2"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == memberCommand { // started by a test below
-		if err := runMember(context.Background(), os.Args[2:]); err != nil {
-			panic(err)
+	if again, err := runAs(context.Background(), os.Args[1:]); again { // started by a test below
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
-func TestPercentilesAreWithinSixPercent(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	var h histogram
-	var exact []time.Duration
-	for range 100_000 {
-		d := time.Duration(random.ExpFloat64() * float64(50*time.Microsecond))
-		exact = append(exact, d)
-		h.add(d)
+// measured runs the program and reads its JSON.
+func measured(t *testing.T, args string) (r report, raw map[string]any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out, progress bytes.Buffer
+	if err := run(ctx, strings.Fields(args), &out, &progress); err != nil {
+		t.Fatal(err, progress.String())
 	}
-	slices.Sort(exact)
-	for _, share := range []float64{0, 0.01, 0.5, 0.9, 0.99, 0.999, 1} {
-		want := exact[min(int(share*float64(len(exact))), len(exact)-1)]
-		got := h.percentile(share)
-		if got < want || float64(got) > 1.0626*float64(want)+1 {
-			t.Errorf("percentile %v is %v, want %v", share, got, want)
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out.Bytes(), &raw); err != nil {
+		t.Fatal(err)
+	}
+	return r, raw
+}
+
+func (r *report) row(t *testing.T, contender, path string, callers int) row {
+	t.Helper()
+	i := slices.IndexFunc(r.Rows, func(one row) bool { return one.key() == rowKey{contender, path, callers} })
+	if i < 0 {
+		t.Fatalf("no row of %s on %s with %d callers among %d", contender, path, callers, len(r.Rows))
+	}
+	return r.Rows[i]
+}
+
+const tiny = "-json -duration 10ms -keys 50 -zipf-keys 500 "
+
+func TestJSONHasItsShape(t *testing.T) {
+	r, raw := measured(t, tiny+"-quick -only go-limiter,httprate")
+	if r.Machine.Cores < 1 || r.Machine.Go == "" {
+		t.Errorf("machine: %+v", r.Machine)
+	}
+	rows := raw["rows"].([]any)
+	for _, one := range rows {
+		for _, field := range []string{"contender", "path", "callers", "per_second", "p50_us", "p99_us", "cpu_us", "errors", "admitted_over_limit"} {
+			if _, ok := one.(map[string]any)[field]; !ok {
+				t.Fatalf("%v has no %s", one, field)
+			}
+		}
+	}
+	// holder with 1 and 64 callers, five paths with 64, and the middleware.
+	if len(rows) != 2*8 {
+		t.Errorf("%d rows, want 16", len(rows))
+	}
+	for _, one := range r.Rows {
+		if one.PerSecond <= 0 || one.P99 < one.P50 || one.P999 < one.P99 || one.Calls == 0 || one.Rounds != 1 {
+			t.Errorf("not plausible: %+v", one)
+		}
+		if one.Errors > 0 || one.Over > 0 {
+			t.Errorf("in one process nothing fails or is inexact: %+v", one)
+		}
+	}
+	if m := r.row(t, "httprate", middlewarePath, 1); m.Allocs == nil || *m.Allocs < 1 {
+		t.Errorf("httprate's middleware: %+v", m)
+	}
+	if h := r.row(t, "go-limiter", "holder", 64); h.Allocs == nil || *h.Allocs != 0 {
+		t.Errorf("go-limiter's decision: %+v", h)
+	}
+}
+
+func TestRoundsAreRepeatedAndCompared(t *testing.T) {
+	r, _ := measured(t, tiny+"-only peerlimit,go-limiter -paths holder,denied,remote,uniform -rounds 2 -callers 4")
+	for _, one := range r.Rows {
+		if one.Rounds != 2 {
+			t.Errorf("%d rounds: %+v", one.Rounds, one)
+		}
+		if one.Contender == "peerlimit" && one.TakeOvers == 0 && one.Over > 0 {
+			t.Errorf("beyond the limit: %+v", one)
+		}
+	}
+	r.row(t, "peerlimit", "remote", 4)
+	if len(r.Ratios) != 4 { // holder with 1 and 64 callers, denied, uniform
+		t.Errorf("ratios: %+v", r.Ratios)
+	}
+	for _, one := range r.Ratios {
+		if one.Contender != "peerlimit" || one.Over != "go-limiter" || one.Lowest <= 0 || one.Highest < one.Median || one.Median < one.Lowest {
+			t.Errorf("ratio: %+v", one)
 		}
 	}
 }
 
-func TestEveryDurationIsInItsBucket(t *testing.T) {
-	for _, d := range []time.Duration{-1, 0, 1, 15, 16, 17, 31, 32, 33, 1000, time.Microsecond, time.Second, 1<<63 - 1} {
-		b := bucketOf(d)
-		if max(d, 0) > boundOf(b) || b > 0 && max(d, 0) <= boundOf(b-1) {
-			t.Errorf("%d is in bucket %d, from %d to %d", d, b, boundOf(b-1)+1, boundOf(b))
+func TestServersAndDaemons(t *testing.T) {
+	r, _ := measured(t, tiny+"-only redis-goredis,redis-rueidis,redis_rate,gubernator-batching -paths remote,denied,auth,cache,cache-set -rounds 1 -callers 2")
+	if missing := (&redisServer{}).missing(); missing != "" {
+		if len(r.Skipped) != 3 {
+			t.Errorf("skipped: %q", r.Skipped)
+		}
+		t.Skip(missing)
+	}
+	for _, want := range []rowKey{
+		{"redis-goredis", "remote", 2}, {"redis-goredis", "denied", 2}, {"redis-goredis", "auth", 2},
+		{"redis-goredis", "cache", 1}, {"redis-goredis", "cache-set", 16},
+		{"redis-rueidis", "remote", 2}, {"redis-rueidis", "denied", 2}, {"redis-rueidis", "auth", 2},
+		{"redis_rate", "remote", 2}, {"redis_rate", "denied", 2},
+		{"gubernator-batching", "remote", 2}, {"gubernator-batching", "denied", 2},
+	} {
+		one := r.row(t, want.contender, want.path, want.callers)
+		if one.Errors > 0 || one.Calls == 0 {
+			t.Errorf("%+v", one)
+		}
+		if strings.HasPrefix(one.Contender, "redis") && one.Over > 0 {
+			t.Errorf("Redis is exact: %+v", one)
 		}
 	}
 }
 
-func TestBadFlags(t *testing.T) {
-	for _, args := range []string{"-callers 0", "-callers x", "-keys 0", "-duration 1ms", "-nonsense"} {
+func TestMemoryOfAProcess(t *testing.T) {
+	m, err := fillChild(t.Context(), filling{"go-limiter", 20_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.KeyBytes != 38 || m.PerEntry < 38 || m.PerEntry > 1000 || m.Resident == 0 && fieldOf("/proc/self/status", "VmRSS:") > 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, args := range []string{
+		"-callers 0", "-callers x", "-keys 0", "-zipf-keys 0", "-rounds 101", "-duration 1ms", "-nonsense", "stray",
+		"-only nobody", "-paths nowhere", "-memory -flood",
+	} {
 		if _, err := parse(strings.Fields(args), &bytes.Buffer{}); err == nil {
 			t.Errorf("%s is accepted", args)
 		}
 	}
+	for args, want := range map[string]outputFile{
+		"-quick":             {},
+		"-json":              {wanted: true},
+		"--json --quick":     {wanted: true},
+		"--json out.json":    {wanted: true, file: "out.json"},
+		"-json=out.json":     {wanted: true, file: "out.json"},
+		"-json=- -callers 3": {wanted: true},
+	} {
+		o, err := parse(strings.Fields(args), &bytes.Buffer{})
+		if err != nil || o.json != want {
+			t.Errorf("%s: %+v, %v", args, o.json, err)
+		}
+	}
 }
 
-// All contenders that are here, for a moment.
-func TestARun(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	var out, errs bytes.Buffer
-	err := run(ctx, strings.Fields("-json -duration 100ms -callers 1,8 -keys 100"), &out, &errs)
-	if err != nil {
-		t.Fatal(err, errs.String())
+func TestFaultsOfOtherProcessesAreErrors(t *testing.T) {
+	c, err := startSelf(t.Context(), fillCommand, filling{"nobody", 1})
+	if err == nil {
+		c.kill()
+		t.Fatal("a fault of the other process is no error here")
 	}
-	var r report
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		t.Fatal(err)
+	if !strings.Contains(err.Error(), `no contender "nobody"`) {
+		t.Error(err)
 	}
-	if len(r.InProcess) == 0 {
-		t.Error("nothing was measured in process")
-	}
-	if want := 2 * (len(contenders()) - len(r.Skipped)); len(r.Calls) != want {
-		t.Errorf("%d measurements, want %d", len(r.Calls), want)
-	}
-	for _, m := range r.Calls {
-		if m.Decisions == 0 || m.P50 == 0 || m.P99 < m.P50 || m.Slowest < m.P99 {
-			t.Errorf("not plausible: %+v", m)
-		}
-		if m.Errors > 0 {
-			t.Errorf("%s with %d callers: %d errors: %v", m.Name, m.Callers, m.Errors, errors.New(m.FirstErr))
-		}
-	}
-	var table bytes.Buffer
-	if err := r.write(&table); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("\n%s", table.String())
 }

@@ -2,62 +2,88 @@ package main
 
 import (
 	"context"
-	"errors"
-	"testing"
+	"net/http"
+	"strconv"
+	"strings"
 
-	"github.com/peerlimit/peerlimit/ratelimit"
+	"github.com/go-chi/httprate"
+	"github.com/sethvargo/go-limiter"
+	"github.com/sethvargo/go-limiter/memorystore"
 )
 
-// inProcess is a decision that leaves no process, per call.
-type inProcess struct {
-	Name        string  `json:"name"`
-	Nanoseconds float64 `json:"ns"`
-	Allocs      int64   `json:"allocs"`
-	Bytes       int64   `json:"bytes"`
+// inProcess are limiters that count for one process alone: what a decision can
+// cost where nobody has to agree with anybody.
+type inProcess struct{}
+
+func (inProcess) missing() string                  { return "" }
+func (inProcess) start(context.Context, int) error { return nil }
+func (inProcess) processes() []int                 { return nil }
+
+// goLimiter is go-limiter's store in memory.
+type goLimiter struct {
+	inProcess
+	store limiter.Store
 }
 
-// measureInProcess measures decisions at the holder, by one caller: of this
-// process alone, and as the only member of a cluster, which checks possession.
-func measureInProcess(ctx context.Context) (all []inProcess, err error) {
-	testing.Init()
-	alone, err := ratelimit.New(ratelimit.Config{})
+func (g *goLimiter) name() string { return "go-limiter" }
+
+func (g *goLimiter) prepare(ctx context.Context, p path) (*job, error) {
+	if !p.decides() || p.name == "remote" {
+		return nil, nil
+	}
+	if err := g.close(); err != nil {
+		return nil, err
+	}
+	var err error
+	g.store, err = memorystore.New(&memorystore.Config{Tokens: uint64(p.rule.Limit), Interval: p.rule.Period})
 	if err != nil {
 		return nil, err
 	}
-	node, member, err := startNode(ctx, clusterName(), "bench-alone", nil)
+	store := g.store
+	one := func(ctx context.Context, key string) (bool, error) {
+		_, _, _, ok, err := store.Take(ctx, key)
+		return ok, err
+	}
+	return &job{ask: one, keys: p.names(p.keys), spend: spender(one)}, nil
+}
+
+func (g *goLimiter) close() error {
+	if g.store == nil {
+		return nil
+	}
+	err := g.store.Close(context.Background())
+	g.store = nil
+	return err
+}
+
+// httpRate is httprate's counter in memory, by the one call that decides and
+// counts; it writes headers too.
+type httpRate struct{ inProcess }
+
+func (h *httpRate) name() string { return "httprate" }
+
+func (h *httpRate) prepare(ctx context.Context, p path) (*job, error) {
+	if !p.decides() || p.name == "remote" {
+		return nil, nil
+	}
+	limits := httprate.NewRateLimiter(int(p.rule.Limit), p.rule.Period)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", strings.NewReader(""))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, alone.Close(), member.Close(), node.Close()) }()
-	window := policy
-	window.Algorithm = ratelimit.FixedWindow
-	for _, c := range []struct {
-		name   string
-		limits *ratelimit.Limiter
-		policy ratelimit.Policy
-	}{
-		{"no cluster, token bucket", alone, policy},
-		{"no cluster, fixed window", alone, window},
-		{"at the holder, token bucket", member, policy},
-		{"at the holder, fixed window", member, window},
-	} {
-		keys := allKeys(1024)
-		var failed error
-		result := testing.Benchmark(func(b *testing.B) {
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				d, err := c.limits.Allow(ctx, c.policy, keys[i&1023])
-				if err != nil || !d.Allowed {
-					failed = errors.Join(err, errors.New(c.name+": not allowed: "+d.Reason))
-					return
-				}
-			}
-		})
-		if failed != nil {
-			return all, failed
-		}
-		all = append(all, inProcess{c.name, float64(result.T.Nanoseconds()) / float64(max(result.N, 1)),
-			result.AllocsPerOp(), result.AllocedBytesPerOp()})
+	one := func(_ context.Context, key string) (bool, error) {
+		return !limits.OnLimit(noResponse{make(http.Header, 4)}, request, key), nil
 	}
-	return all, nil
+	return &job{ask: one, keys: p.names(p.keys), spend: spender(one)}, nil
+}
+
+func (h *httpRate) close() error { return nil }
+
+// noResponse is a response that nobody reads.
+type noResponse struct{ header http.Header }
+
+func (n noResponse) Header() http.Header         { return n.header }
+func (n noResponse) Write(b []byte) (int, error) { return len(b), nil }
+func (n noResponse) WriteHeader(status int) {
+	n.header.Set("Status", strconv.Itoa(status))
 }

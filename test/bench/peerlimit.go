@@ -2,45 +2,74 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/peerlimit/peerlimit/cluster"
-	"github.com/peerlimit/peerlimit/ratelimit"
 )
 
-// peerlimit is this process as a member, which is how it is embedded, and two
-// more processes.
+// peerlimit is this process as a member, which is how it is embedded, and more
+// processes.
 type peerlimit struct {
-	title      string
-	remoteOnly bool // only keys that another process holds
+	members int // in all
+	tls     bool
 
-	node   *cluster.Node
-	limits *ratelimit.Limiter
+	own    *member
 	others []*child
 }
 
-var policy = ratelimit.PerMinute("bench", limit)
-
-func (p *peerlimit) name() string    { return p.title }
-func (p *peerlimit) missing() string { return "" }
+func (p *peerlimit) name() string     { return "peerlimit" }
+func (p *peerlimit) missing() string  { return "" }
+func (p *peerlimit) processes() []int { return pids(p.others) }
 
 func (p *peerlimit) start(ctx context.Context, _ int) (err error) {
-	name := clusterName()
-	if p.node, p.limits, err = startNode(ctx, name, "bench-1", nil); err != nil {
+	s := settings{Cluster: "bench-" + strconv.Itoa(os.Getpid()), ID: "bench-01"}
+	if p.tls {
+		s.Secret = newSecret()
+	}
+	if p.own, err = startMember(ctx, s); err != nil {
 		return err
 	}
-	for i := range 2 {
-		other, err := startChild(ctx, name, fmt.Sprintf("bench-%d", i+2), p.node.Self().Gossip)
-		if err != nil {
-			return err
-		}
-		p.others = append(p.others, other)
+	s.Join = []string{p.own.node.Self().Gossip}
+	started := make([]*child, p.members-1)
+	failed := make([]error, len(started))
+	var wait sync.WaitGroup
+	for i := range started {
+		own := s
+		own.ID = fmt.Sprintf("bench-%02d", i+2)
+		wait.Go(func() { started[i], failed[i] = startSelf(ctx, memberCommand, own) })
 	}
+	wait.Wait()
+	p.others = slices.DeleteFunc(started, func(c *child) bool { return c == nil })
+	if err := errors.Join(failed...); err != nil {
+		return err
+	}
+	return p.settle(ctx)
+}
+
+// settle waits until each member has its share of the slots, and none of them is
+// without a copy.
+func (p *peerlimit) settle(ctx context.Context) error {
 	for {
-		if members := p.node.Status().Members; len(members) == 3 && settled(members) {
+		settled := settledOn(p.own.node.Status(), p.members)
+		for _, other := range p.others {
+			var stats memberStats
+			if !settled {
+				break
+			}
+			if _, err := other.call(ctx, order{Do: doStats}, &stats); err != nil {
+				return err
+			}
+			settled = stats.Settled(p.members)
+		}
+		if settled {
 			return nil
 		}
 		select {
@@ -51,84 +80,73 @@ func (p *peerlimit) start(ctx context.Context, _ int) (err error) {
 	}
 }
 
-// settled reports whether each member has its share of the slots.
-func settled(members []cluster.MemberStatus) bool {
-	return !slices.ContainsFunc(members, func(m cluster.MemberStatus) bool {
-		return m.State != cluster.StateAlive || m.OwnedSlots == 0
-	})
+func settledOn(s cluster.Status, members int) bool {
+	return s.Ready && len(s.Members) == members && s.Possession.Unprotected == 0 &&
+		s.Possession.Slots > 0 && s.Possession.Waiting == 0
 }
 
-// keys leaves out, where only remote ones are wanted, those that this process
-// holds: their decisions take less than a switch to another process can.
-func (p *peerlimit) keys(ctx context.Context, n int) (keys []string, err error) {
-	if !p.remoteOnly {
-		return allKeys(n), nil
-	}
-	const fastest = 4 * time.Microsecond
-	for i := 0; len(keys) < n && i < 10*n; i++ {
-		key, best := keyName(i), time.Hour
-		for range 5 {
-			start := time.Now()
-			if err := p.decide(ctx, key); err != nil {
-				return nil, err
-			}
-			best = min(best, time.Since(start))
-		}
-		if best > fastest {
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) < n {
-		return nil, fmt.Errorf("only %d of %d keys are held by others", len(keys), 10*n)
-	}
-	return keys, nil
+func newSecret() string {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // it never fails: see crypto/rand
+	return hex.EncodeToString(secret)
 }
 
-func (p *peerlimit) decide(ctx context.Context, key string) error {
-	d, err := p.limits.Allow(ctx, policy, key)
-	switch {
-	case err != nil:
-		return err
-	case d.Degraded:
-		return fmt.Errorf("degraded: %s", d.Reason)
-	case !d.Allowed:
-		return errors.New("denied")
+func (p *peerlimit) prepare(ctx context.Context, path path) (*job, error) {
+	if !path.decides() {
+		return p.own.valuesJob(ctx, path.name)
 	}
-	return nil
+	keys, err := p.own.pick(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return &job{
+		ask: p.own.asker(path.rule), keys: keys, refills: true,
+		spend: func(ctx context.Context, key string, calls int) (int64, error) {
+			return p.spend(ctx, order{Do: doSpend, Rule: path.rule, Key: key, Calls: calls / p.members})
+		},
+	}, nil
+}
+
+// spend lets all members follow an order at once, and returns how many calls
+// were allowed.
+func (p *peerlimit) spend(ctx context.Context, o order) (int64, error) {
+	var (
+		wait     sync.WaitGroup
+		admitted = make([]counted, p.members)
+		failed   = make([]error, p.members)
+	)
+	for i, other := range p.others {
+		wait.Go(func() { _, failed[i+1] = other.call(ctx, o, &admitted[i+1]) })
+	}
+	admitted[0], failed[0] = p.own.spend(ctx, o)
+	wait.Wait()
+	var sum int64
+	for _, a := range admitted {
+		sum += a.Admitted
+	}
+	return sum, errors.Join(failed...)
+}
+
+// takeOvers is how many slots members have taken over from others that fell
+// silent: on a machine that is too busy some do.
+func (p *peerlimit) takeOvers(ctx context.Context) (uint64, error) {
+	sum := p.own.takeOvers()
+	for _, other := range p.others {
+		var n uint64
+		if _, err := other.call(ctx, order{Do: doTaken}, &n); err != nil {
+			return sum, err
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // close ends all members at once. What they counted is of no use to anybody, so
 // that nobody took it over is no failure.
 func (p *peerlimit) close() error {
-	for _, other := range p.others {
-		other.kill()
-	}
+	killAll(p.others)
 	p.others = nil
-	var err error
-	if p.limits != nil {
-		err = p.limits.Close()
-	}
-	if p.node != nil {
-		_ = p.node.Close()
-	}
-	return err
-}
-
-func startNode(ctx context.Context, name, id string, join []string) (*cluster.Node, *ratelimit.Limiter, error) {
-	node, err := cluster.Start(ctx, cluster.Config{
-		ClusterName: name, NodeID: id, Join: join,
-		Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", KVBind: "127.0.0.1:0",
-		DrainTimeout: 100 * time.Millisecond, // there is nothing worth handing over
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	limits, err := ratelimit.New(ratelimit.Config{Cluster: node, Namespace: "bench"})
-	if err != nil {
-		return nil, nil, errors.Join(err, node.Close())
-	}
-	if err := node.AwaitReady(ctx); err != nil {
-		return nil, nil, errors.Join(err, node.Close())
-	}
-	return node, limits, nil
+	own := p.own
+	p.own = nil
+	return own.close()
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -12,15 +11,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// redisServer counts as most services do that have a Redis: INCR, and EXPIRE
-// where the key is new, in one round trip.
+// redisServer is a server of its own, without persistence, on a free port.
 type redisServer struct {
-	title  string
-	server *exec.Cmd
-	client *redis.Client
+	command *exec.Cmd
+	address string
 }
-
-func (r *redisServer) name() string { return r.title }
 
 func redisPath() string {
 	if path := os.Getenv("PEERLIMIT_TEST_REDIS_SERVER"); path != "" {
@@ -37,18 +32,25 @@ func (r *redisServer) missing() string {
 	return ""
 }
 
-func (r *redisServer) start(ctx context.Context, callers int) error {
-	port, err := freePort()
+func (r *redisServer) processes() []int { return []int{r.command.Process.Pid} }
+
+// start waits until the server answers.
+func (r *redisServer) start(ctx context.Context) error {
+	port, err := freePort("127.0.0.1")
 	if err != nil {
 		return err
 	}
-	r.server = exec.Command(redisPath(), "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
-	if err := r.server.Start(); err != nil {
+	command := exec.Command(redisPath(), "--port", port, "--bind", "127.0.0.1",
+		"--save", "", "--appendonly", "no", "--loglevel", "warning", "--daemonize", "no")
+	command.Dir = os.TempDir()
+	if err := command.Start(); err != nil {
 		return err
 	}
-	r.client = redis.NewClient(&redis.Options{Addr: net.JoinHostPort("127.0.0.1", port), PoolSize: callers})
+	r.command, r.address = command, net.JoinHostPort("127.0.0.1", port)
+	client := redis.NewClient(&redis.Options{Addr: r.address})
+	defer client.Close()
 	for {
-		err := r.client.Ping(ctx).Err()
+		err := client.Ping(ctx).Err()
 		if err == nil {
 			return nil
 		}
@@ -60,38 +62,19 @@ func (r *redisServer) start(ctx context.Context, callers int) error {
 	}
 }
 
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func (r *redisServer) stop() {
+	if r.command != nil {
+		_ = r.command.Process.Kill()
+		_ = r.command.Wait() // it was killed: that is its error
+		r.command = nil
+	}
+}
+
+func freePort(host string) (string, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "", err
 	}
 	_, port, err := net.SplitHostPort(listener.Addr().String())
 	return port, errors.Join(err, listener.Close())
-}
-
-func (r *redisServer) keys(_ context.Context, n int) ([]string, error) { return allKeys(n), nil }
-
-func (r *redisServer) decide(ctx context.Context, key string) error {
-	var count *redis.IntCmd
-	_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		count = p.Incr(ctx, key)
-		p.ExpireNX(ctx, key, time.Minute)
-		return nil
-	})
-	if err == nil && count.Val() > limit {
-		err = fmt.Errorf("denied")
-	}
-	return err
-}
-
-func (r *redisServer) close() error {
-	var err error
-	if r.client != nil {
-		err = r.client.Close()
-	}
-	if r.server != nil && r.server.Process != nil {
-		_ = r.server.Process.Kill()
-		_ = r.server.Wait() // it was killed: that is its error
-	}
-	return err
 }
