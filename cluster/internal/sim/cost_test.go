@@ -116,17 +116,21 @@ func (f *fleet) view(n int) {
 	}
 }
 
-// run lets virtual time pass until done says so, at most d.
+// run lets virtual time pass until done says so, at most d. done is asked every
+// 20 ms, for it may look at every slot of every member.
 func (f *fleet) run(d int64, done func() bool) (took int64) {
-	start := f.now
+	start, ask := f.now, f.now
 	for next := f.now; f.now < start+d; {
 		if f.now >= next {
 			for i, id := range f.ids {
 				f.machines[id].Tick(f.now + int64(i)%5)
 			}
 			next += tick
-			if done() {
-				break
+			if f.now >= ask {
+				ask = f.now + 20*ms
+				if done() {
+					break
+				}
 			}
 		}
 		for len(f.events) > 0 && f.events[0].at <= next {
