@@ -221,12 +221,12 @@ func (l *Limiter) reserve(ctx context.Context, p *part) {
 		o.flags |= flagKnown
 	}
 	reason := ""
-	res, err := l.table.Do(ctx, p.tableKey, o)
+	res, err := l.do(ctx, p.tableKey, o)
 	if err == nil && res.flags&resultUnknown != 0 {
 		o.flags &^= flagKnown
 		p.tableKey, reason = from.key(name), ReasonNewKeys
 		l.newKeys.capped.Add(1)
-		res, err = l.table.Do(ctx, p.tableKey, o)
+		res, err = l.do(ctx, p.tableKey, o)
 	} else if err == nil {
 		l.newKeys.saw(from, name, &res)
 	}
@@ -277,14 +277,14 @@ func (l *Limiter) settle(ctx context.Context, p *part, kind opKind) {
 	if p.policy.Synchronous {
 		o.flags = flagWait
 	}
-	res, err := l.table.Do(ctx, p.tableKey, o)
+	res, err := l.do(ctx, p.tableKey, o)
 	if err != nil {
 		return
 	}
 	if kind == opConfirm && !res.allowed() {
 		// It ran out on the way, or its key was reset: spend what there is.
 		o.kind = opAtMost
-		if res, err = l.table.Do(ctx, p.tableKey, o); err != nil {
+		if res, err = l.do(ctx, p.tableKey, o); err != nil {
 			return
 		}
 	}

@@ -77,9 +77,11 @@ func (l *Limiter) Reset(ctx context.Context, policy Policy, key string) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	if _, err := l.reset(ctx, tableKey(nil, policy.Name, key)); err != nil {
+	tk := tableKey(nil, policy.Name, key)
+	if _, err := l.reset(ctx, tk); err != nil {
 		return fmt.Errorf("ratelimit: reset of policy %s: %w", policy.Name, err)
 	}
+	l.forgetDenials(ctx, tk)
 	return nil
 }
 
@@ -90,7 +92,7 @@ func (l *Limiter) reset(ctx context.Context, key []byte) (bool, error) {
 	if l.local != nil {
 		_, _ = l.local.Do(ctx, key, op{kind: opReset})
 	}
-	res, err := l.table.Do(ctx, key, op{kind: opReset, flags: flagWait})
+	res, err := l.do(ctx, key, op{kind: opReset, flags: flagWait})
 	return res.allowed(), err
 }
 
@@ -113,6 +115,7 @@ func (l *Limiter) ResetAll(ctx context.Context, policy Policy, prefix string) (i
 		return 0, badField("prefix", "must be at most %d bytes, is %d", MaxKeyLen, len(prefix))
 	}
 	from := string(tableKey(nil, policy.Name, prefix))
+	defer l.forgetDenials(ctx, nil)
 	removed := 0
 	for {
 		keys, err := l.table.Keys(ctx, from, resetBatch)

@@ -43,6 +43,14 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 	}
 	var buf [keyBuffer]byte
 	tk := tableKey(buf[:0], p.Name, key)
+	var a ask
+	borrows := l.borrower != nil && lends(p, kind, cost)
+	if borrows && l.borrower.decide(tk, p, cost, d, &a) {
+		if d.Allowed {
+			granted = cost
+		}
+		return granted, nil
+	}
 	o := op{kind: kind, cost: cost}
 	l.setRule(&o.rule, p)
 	if p.Synchronous {
@@ -51,9 +59,12 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 	if from != nil && l.newKeys.over(from, p.Name) {
 		o.flags |= flagKnown
 	}
-	res, err := l.table.Do(ctx, tk, o)
+	res, err := l.do(ctx, tk, o)
 	if err != nil {
 		return l.undecided(ctx, p, tk, o, err, d)
+	}
+	if borrows && res.flags&resultUnknown == 0 {
+		l.borrower.learn(tk, p, &o, &res, &a)
 	}
 	if from != nil {
 		if res.flags&resultUnknown != 0 {
@@ -75,7 +86,7 @@ func (l *Limiter) decideShared(ctx context.Context, p *Policy, o op, from *sourc
 	o.flags &^= flagKnown
 	key := from.key(p.Name)
 	l.newKeys.capped.Add(1)
-	res, err := l.table.Do(ctx, key, o)
+	res, err := l.do(ctx, key, o)
 	if err != nil {
 		return l.undecided(ctx, p, key, o, err, d)
 	}

@@ -36,6 +36,9 @@ type Config struct {
 	// nobody has used yet share one bucket, so that made-up keys do not fill
 	// the memory. 0: 100,000; negative: no cap.
 	NewKeysPerMinute int
+	// NoLeases: this member decides nothing by itself about keys that another
+	// one holds. See Policy.NoLeases.
+	NoLeases bool
 	// Now replaces the clock in tests of a limiter without a cluster.
 	Now func() time.Time
 }
@@ -71,6 +74,8 @@ type Limiter struct {
 	fake          fake
 	policies      *catalogue
 	newKeys       newKeys
+	borrower      *borrower // nil: nothing is borrowed
+	recalls       *recalls  // nil: without a cluster
 	closed        atomic.Bool
 	stop          context.CancelFunc // ends what runs by itself
 	running       running
@@ -117,6 +122,12 @@ func New(cfg Config) (*Limiter, error) {
 	if l.policies, err = newCatalogue(cfg.Cluster, tc, l.degraded.logger); err != nil {
 		return nil, errors.Join(err, l.table.Close())
 	}
+	if cfg.Cluster != nil {
+		if !cfg.NoLeases {
+			l.borrower = newBorrower(l.table, cfg.Cluster.Self().Boot, l.now, &l.calendars)
+		}
+		l.recalls = newRecalls(cfg.Cluster, tc.Name, l.borrower)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	if cfg.Cluster != nil && l.running.begin() {
@@ -144,6 +155,9 @@ func (l *Limiter) Close() error {
 	}
 	l.stop()
 	l.running.close()
+	if l.recalls != nil {
+		l.recalls.close()
+	}
 	err := errors.Join(l.table.Close(), l.policies.table.Close())
 	if l.local != nil {
 		err = errors.Join(err, l.local.Close())

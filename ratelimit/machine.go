@@ -24,6 +24,21 @@ const goneFor = 10 * time.Minute
 func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.Effect) {
 	m := moment{now: c.Now, wall: c.Now + c.WallOffset}
 	var res result
+	r := &o.rule
+	if s.extra != nil && s.extra.lent != nil {
+		lapse(&s, m)
+		if l := s.extra.lentOrNil(); l != nil && len(l.out) > 0 {
+			switch way := beside(l, &o); way {
+			case waitForSlices:
+				return notRun(s, res, m)
+			case byTheirRule:
+				r = &l.rule
+			}
+		}
+	}
+	if o.kind == opReturn && s.extra.lentOrNil().find(o.id, o.seq) < 0 {
+		return s, res, cluster.Effect{}
+	}
 	if s.kind == kindNone || s.kind == kindGone {
 		res.flags = resultFresh
 		if o.flags&flagKnown != 0 {
@@ -34,7 +49,6 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 	if o.kind == opReset {
 		return mc.applyReset(s, res, m)
 	}
-	r := &o.rule
 	settle(&s, r, m)
 	s.version = r.version
 	aside, asideUntil := held(&s, m)
@@ -70,6 +84,18 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 			changed = true
 		}
 		res.flags |= resultAllowed
+	case opLease:
+		if res.lasts, changed = leaseGrant(&s, r, m, &o, avail); changed {
+			res.flags |= resultAllowed | resultLent
+			aside, asideUntil = held(&s, m)
+			avail = max(free(&s, r, m)-aside, 0)
+		}
+	case opReturn:
+		if changed = leaseBack(&s, r, m, &o); changed {
+			res.flags |= resultAllowed
+			aside, asideUntil = held(&s, m)
+			avail = max(free(&s, r, m)-aside, 0)
+		}
 	default:
 		var permits int64
 		permits, changed = applyNamed(&s, r, m, &o, avail, c.Again)
@@ -87,9 +113,17 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 	if changed {
 		res.granted = o.cost
 	}
-	res.whole = whole(&s, m)
+	res.whole = wholeWithLent(&s, m)
 	if !res.allowed() && o.cost > avail {
 		res.retry = retryAfter(&s, r, m, o.cost, aside, asideUntil)
+		if aside > 0 {
+			res.flags |= resultSoon
+		}
+		if o.spends() {
+			if res.out, changed = recall(&s, m, quietAfterDenial); res.out != nil {
+				res.flags |= resultOut | resultSoon
+			}
+		}
 	}
 	if avail < r.burst {
 		res.next = retryAfter(&s, r, m, avail+1, aside, asideUntil)
@@ -97,17 +131,66 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 	if !changed {
 		return s, res, cluster.Effect{}
 	}
-	e := cluster.Effect{Changed: true, Wait: o.flags&flagWait != 0}
+	e := cluster.Effect{Changed: true, Wait: o.flags&flagWait != 0 || o.kind == opLease, Expires: expiry(&s, m, res.whole)}
 	if spent > 0 {
 		e.Spent, e.Bound = spent, max(r.limit/100, 1)
 	}
-	if res.whole > 0 {
-		e.Expires = m.now + res.whole
+	return s, res, e
+}
+
+// expiry is when an entry may be forgotten of which all has come back after
+// whole.
+func expiry(s *state, m moment, whole int64) (at int64) {
+	if whole > 0 {
+		at = m.now + whole
 	}
 	if s.extra != nil {
-		e.Expires = max(e.Expires, lastReserved(&s))
+		at = max(at, lastReserved(s), s.extra.lent.last())
+	}
+	return at
+}
+
+// How an operation goes on while slices are out.
+type way uint8
+
+const (
+	byOwnRule     way = iota
+	byTheirRule       // as if its caller had brought the rule that they were granted under
+	waitForSlices     // not before they are home
+)
+
+// beside says how o goes on beside slices. A reset and another rule's spending
+// wait for them: slices end with a window, and a window ends where the rule says.
+// What gives back or spends what was set aside before can't wait, and is judged
+// by the rule that is in force.
+func beside(l *lent, o *op) way {
+	switch o.kind {
+	case opReset:
+		return waitForSlices
+	case opStatus:
+		return byOwnRule // changes nothing
+	case opRefund, opConfirm, opRelease, opRenew, opLeave, opReturn:
+		return byTheirRule
+	}
+	if l.rule.same(&o.rule) {
+		return byOwnRule
+	}
+	return waitForSlices
+}
+
+// notRun answers an operation that has to wait for slices.
+func notRun(s state, res result, m moment) (state, result, cluster.Effect) {
+	var e cluster.Effect
+	res.flags |= resultNotRun | resultOut | resultSoon
+	if res.out, e.Changed = recall(&s, m, quietBeforeChange); e.Changed {
+		e.Expires = expiry(&s, m, wholeWithLent(&s, m))
 	}
 	return s, res, e
+}
+
+// spends reports whether an operation is one that takes permits for a caller.
+func (o *op) spends() bool {
+	return o.kind == opTake || o.kind == opAtMost || o.kind == opReserve
 }
 
 // retryAfter is how long it takes until n permits can be had, those set aside

@@ -87,7 +87,7 @@ func mergeExtra(s, x, y *state) {
 			places[i].until = max(places[i].until, p.until)
 		}
 	}
-	s.extra = s.extra.with(reserved, places)
+	s.extra = s.extra.with(reserved, places).withLent(mergeLent(x.extra.lentOrNil(), y.extra.lentOrNil(), s.kind))
 	if s.kind == kindInFlight {
 		setPlaces(s, places)
 	}

@@ -15,6 +15,8 @@ const (
 	opAcquire                   // take a place of cost permits under id
 	opRenew                     // hold on to the place id
 	opLeave                     // give back the place id
+	opLease                     // lend at most cost permits to the member id, as its slice seq
+	opReturn                    // take slice seq of the member id back, of which cost is unused
 	opKindEnd
 )
 
@@ -35,7 +37,8 @@ type op struct {
 	flags opFlags
 	rule  rule
 	cost  int64
-	id    uint64 // of a reservation or a place
+	id    uint64 // of a reservation, a place or a borrower
+	seq   uint64 // of a borrower's slice
 }
 
 // result is what an operation answers.
@@ -46,6 +49,12 @@ type result struct {
 	retry     int64 // ns
 	whole     int64 // ns
 	next      int64 // ns
+
+	lasts int64 // ns: of a slice that was granted
+
+	// out is set where the operation was denied, or not run at all, while
+	// slices are out.
+	out *outstanding
 }
 
 type resultFlags uint8
@@ -54,6 +63,10 @@ const (
 	resultAllowed resultFlags = 1 << iota // the operation was done
 	resultFresh                           // nothing was known of the key before
 	resultUnknown                         // flagKnown, and nothing is known of the key
+	resultOut                             // out is set
+	resultNotRun                          // it has to wait until no slice is out
+	resultSoon                            // permits may come back before retry is over
+	resultLent                            // lasts is set
 	resultFlagsEnd
 )
 

@@ -76,7 +76,7 @@ func (l *Limiter) acquire(ctx context.Context, p *Policy, key string, cost int64
 	if p.Synchronous {
 		place.op.flags = flagWait
 	}
-	res, err := l.table.Do(ctx, place.key, place.op)
+	res, err := l.do(ctx, place.key, place.op)
 	if err != nil {
 		granted, err := l.undecided(ctx, p, place.key, place.op, err, &d)
 		if err == nil && l.modeOf(p) == FailLocal && granted > 0 && l.local != nil {

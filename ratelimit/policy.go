@@ -92,6 +92,14 @@ type Policy struct {
 	Shadow bool
 	// Unlimited: allow everything and count nothing.
 	Unlimited bool
+	// NoLeases: every decision is made by the holder of its key. Else a member
+	// that sees a key often is lent a part of its permits, which it hands out
+	// by itself for up to 100 ms, and remembers a denial for up to 250 ms; no
+	// more than the limit is allowed either way. It costs that a member which
+	// dies takes what it was lent with it, at most 2 % of what can be had at
+	// once, and that Remaining may be 100 ms old. Synchronous policies and
+	// those with less than 800 permits to be had at once are never lent from.
+	NoLeases bool
 	// OnUnavailable overrides Config.OnUnavailable for this policy.
 	OnUnavailable FailureMode
 

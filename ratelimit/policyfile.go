@@ -38,6 +38,7 @@ func (e *FileError) Unwrap() error { return e.Err }
 //	    align: day             # second, minute, hour, day, week, month; fixed-window, instead of period
 //	    timezone: Europe/Berlin
 //	    synchronous: true
+//	    no_leases: true
 //	    shadow: true
 //	    unlimited: true
 //	    on_unavailable: open, closed or local
@@ -181,6 +182,8 @@ func policyNamed(n *yaml.Node, name string) (StoredPolicy, error) {
 			p.Location, err = parsed(field, v, parseLocation)
 		case "synchronous":
 			p.Synchronous, err = boolOf(field, v)
+		case "no_leases":
+			p.NoLeases, err = boolOf(field, v)
 		case "shadow":
 			p.Shadow, err = boolOf(field, v)
 		case "unlimited":

@@ -16,6 +16,7 @@ type policyJSON struct {
 	Align         string         `json:"align,omitempty"`
 	Timezone      string         `json:"timezone,omitempty"`
 	Synchronous   bool           `json:"synchronous,omitempty"`
+	NoLeases      bool           `json:"no_leases,omitempty"`
 	Shadow        bool           `json:"shadow,omitempty"`
 	Unlimited     bool           `json:"unlimited,omitempty"`
 	OnUnavailable string         `json:"on_unavailable,omitempty"`
@@ -35,7 +36,7 @@ func (s StoredPolicy) MarshalJSON() ([]byte, error) {
 	p := &s.Policy
 	j := policyJSON{
 		Name: p.Name, Limit: p.Limit, Burst: p.Burst, Align: p.Align.String(),
-		Synchronous: p.Synchronous, Shadow: p.Shadow, Unlimited: p.Unlimited,
+		Synchronous: p.Synchronous, NoLeases: p.NoLeases, Shadow: p.Shadow, Unlimited: p.Unlimited,
 		OnUnavailable: p.OnUnavailable.String(),
 	}
 	if p.Period != 0 {
@@ -80,7 +81,7 @@ func decodePolicy(body string) (StoredPolicy, error) {
 	}
 	s := StoredPolicy{Policy: Policy{
 		Name: j.Name, Limit: j.Limit, Burst: j.Burst,
-		Synchronous: j.Synchronous, Shadow: j.Shadow, Unlimited: j.Unlimited,
+		Synchronous: j.Synchronous, NoLeases: j.NoLeases, Shadow: j.Shadow, Unlimited: j.Unlimited,
 	}}
 	p := &s.Policy
 	var errs [5]error

@@ -19,26 +19,32 @@ type reservation struct {
 	until   int64 // holder's monotonic clock, ns
 }
 
-// with returns an extra of these parts, nil if there is nothing in them.
+// with returns x with these parts, nil if there is nothing in it then.
 func (x *extra) with(reserved []reservation, places []place) *extra {
-	var y extra
+	y := extra{lent: x.lentOrNil()}
 	if len(reserved) > 0 {
 		y.reserved = reserved
 	}
 	if len(places) > 0 {
 		y.places = places
 	}
-	if y.reserved == nil && y.places == nil {
+	if y.reserved == nil && y.places == nil && y.lent == nil {
 		return nil
 	}
 	return &y
 }
 
-// held returns the permits set aside and when the last of them run out. It
-// drops reservations that have.
+// held returns the permits set aside, a bucket's slices among them, and when the
+// last of them run out. It drops reservations that have.
 func held(s *state, m moment) (permits, until int64) {
-	if s.extra == nil || len(s.extra.reserved) == 0 {
+	if s.extra == nil {
 		return 0, 0
+	}
+	if l := s.extra.lent; l != nil && s.kind == kindBucket {
+		permits, until = l.permits(), l.last()
+	}
+	if len(s.extra.reserved) == 0 {
+		return permits, until
 	}
 	live := 0
 	for _, v := range s.extra.reserved {

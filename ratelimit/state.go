@@ -16,7 +16,7 @@ type state struct {
 	reset uint16
 	kind  kind
 
-	extra *extra // nil unless something is reserved or in flight
+	extra *extra // nil unless something is reserved, in flight or lent
 }
 
 // kind names the algorithm that the words of a state belong to.
@@ -37,6 +37,7 @@ const (
 type extra struct {
 	reserved []reservation
 	places   []place
+	lent     *lent
 }
 
 func kindOf(r *rule) kind {

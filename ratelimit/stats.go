@@ -16,6 +16,23 @@ type Stats struct {
 	Degraded int
 	// Policies that are stored.
 	Policies int
+	// Leases are what this member has borrowed from others.
+	Leases LeaseStats
+}
+
+// LeaseStats says what a member decided about keys that others hold. Permits of
+// slices that are in use are counted when those end.
+type LeaseStats struct {
+	// Keys that this member hands out permits of now.
+	Keys int
+	// Granted permits were lent to it, HandedOut of them were used, Returned
+	// went back unused, and Expired were neither, because they could not be
+	// given back in time.
+	Granted, HandedOut, Returned, Expired uint64
+	// Recalled counts how often permits were asked back.
+	Recalled uint64
+	// Denied decisions were made from memory.
+	Denied uint64
 }
 
 // Stats walks over all keys; it is meant for a look now and then.
@@ -31,5 +48,21 @@ func (l *Limiter) Stats() Stats {
 		NewKeysCapped: l.newKeys.capped.Load(),
 		Degraded:      int(l.degraded.count.Load()),
 		Policies:      len(l.StoredPolicies()),
+		Leases:        l.borrower.stats(),
 	}
+}
+
+func (b *borrower) stats() (s LeaseStats) {
+	if b == nil {
+		return s
+	}
+	c := &b.counts
+	s = LeaseStats{
+		Keys: int(b.loans.n.Load()), Granted: c.granted.Load(), HandedOut: c.handedOut.Load(),
+		Returned: c.returned.Load(), Expired: c.expired.Load(), Recalled: c.recalled.Load(),
+	}
+	for i := range c.denied {
+		s.Denied += c.denied[i].n.Load()
+	}
+	return s
 }

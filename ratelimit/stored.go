@@ -12,7 +12,7 @@ import (
 //
 // With a limit it replaces the caller's policy, except for OnUnavailable where
 // it says nothing of it. Without a limit the caller's numbers stay, and only
-// Shadow, Unlimited, Synchronous, OnUnavailable and the overrides add to them.
+// Shadow, Unlimited, Synchronous, NoLeases, OnUnavailable and the overrides add to them.
 // A caller's concurrency policy is replaced by one of its kind only, and one of
 // another kind never by it.
 type StoredPolicy struct {
@@ -204,6 +204,7 @@ func (e *entry) apply(p *Policy, key string) {
 	if s.Limit == 0 {
 		p.Shadow = p.Shadow || s.Shadow
 		p.Synchronous = p.Synchronous || s.Synchronous
+		p.NoLeases = p.NoLeases || s.NoLeases
 		p.Unlimited = p.Unlimited || s.Unlimited
 		if s.OnUnavailable != 0 {
 			p.OnUnavailable = s.OnUnavailable

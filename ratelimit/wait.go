@@ -71,8 +71,12 @@ func (l *Limiter) Refund(ctx context.Context, policy Policy, key string, cost in
 		o.flags |= flagWait
 	}
 	var buf [keyBuffer]byte
-	if _, err := l.table.Do(ctx, tableKey(buf[:0], p.Name, key), o); err != nil {
+	tk := tableKey(buf[:0], p.Name, key)
+	if _, err := l.table.Do(ctx, tk, o); err != nil {
 		return fmt.Errorf("ratelimit: refund of policy %s: %w", p.Name, err)
+	}
+	if l.borrower != nil {
+		l.borrower.forget(tk)
 	}
 	return nil
 }

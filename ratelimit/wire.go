@@ -45,6 +45,15 @@ func (machine) AppendState(b []byte, s state, now int64) []byte {
 	for _, p := range x.places {
 		b = appendItem(b, p.id, p.permits, p.until-now)
 	}
+	if l := x.lent; l != nil {
+		b = appendRule(b, &l.rule)
+		b = binary.AppendVarint(b, l.quiet-now)
+		b = binary.AppendUvarint(b, uint64(len(l.out)))
+		for _, v := range l.out {
+			b = appendItem(b, v.borrower, v.permits, v.until-now)
+			b = binary.AppendUvarint(b, v.seq)
+		}
+	}
 	return b
 }
 
@@ -85,11 +94,30 @@ func (machine) ParseState(b []byte, now int64) (state, error) {
 		taken += permits
 		x.places = append(x.places, place{id, permits, now + left})
 	}
+	if !r.bad && len(r.b) > 0 {
+		x.lent = r.lent(now)
+	}
 	if r.bad || len(r.b) > 0 || (s.kind == kindInFlight && taken != s.b) {
 		return state{}, errMalformed
 	}
 	s.extra = x.with(x.reserved, x.places)
 	return s, nil
+}
+
+// lent reads what a state has lent.
+func (r *reader) lent(now int64) *lent {
+	l := &lent{rule: r.rule()}
+	quiet := r.varint()
+	if r.bad || !l.rule.valid() || quiet < -maxDebt || quiet > maxDebt {
+		r.bad = true
+		return nil
+	}
+	l.quiet = now + quiet
+	for range r.count() {
+		borrower, permits, left := r.item()
+		l.out = append(l.out, lease{borrower, r.uvarint(math.MaxUint64), permits, now + left})
+	}
+	return l
 }
 
 // validWords checks the words of a state whose instants are still durations.
@@ -116,16 +144,24 @@ func validWords(s *state) bool {
 
 // AppendOp writes o.
 func (machine) AppendOp(b []byte, o op) []byte {
-	r := &o.rule
-	b = append(b, byte(o.kind), byte(o.flags), byte(r.algorithm), byte(r.align))
-	b = binary.AppendUvarint(b, uint64(r.version))
-	b = binary.AppendUvarint(b, uint64(r.limit))
-	b = binary.AppendUvarint(b, uint64(r.burst))
-	b = binary.AppendUvarint(b, uint64(r.period))
+	b = append(b, byte(o.kind), byte(o.flags))
+	b = appendRule(b, &o.rule)
 	b = binary.AppendUvarint(b, uint64(o.cost))
 	if o.kind >= opReserve {
 		b = binary.LittleEndian.AppendUint64(b, o.id)
 	}
+	if o.kind >= opLease {
+		b = binary.AppendUvarint(b, o.seq)
+	}
+	return b
+}
+
+func appendRule(b []byte, r *rule) []byte {
+	b = append(b, byte(r.algorithm), byte(r.align))
+	b = binary.AppendUvarint(b, uint64(r.version))
+	b = binary.AppendUvarint(b, uint64(r.limit))
+	b = binary.AppendUvarint(b, uint64(r.burst))
+	b = binary.AppendUvarint(b, uint64(r.period))
 	if w := r.calendar; w != nil {
 		b = binary.AppendVarint(b, w.unit)
 		if w.unit != 0 {
@@ -141,17 +177,27 @@ func (machine) AppendOp(b []byte, o op) []byte {
 // ParseOp reads what AppendOp wrote. It refuses values that no policy has.
 func (machine) ParseOp(b []byte) (op, error) {
 	r := reader{b: b}
-	o := op{kind: opKind(r.byte()), flags: opFlags(r.byte())}
-	o.rule = rule{algorithm: Algorithm(r.byte()), align: Alignment(r.byte())}
-	o.rule.version = uint32(r.uvarint(math.MaxUint32))
-	o.rule.limit = int64(r.uvarint(MaxLimit))
-	o.rule.burst = int64(r.uvarint(MaxLimit))
-	o.rule.period = int64(r.uvarint(uint64(MaxPeriod)))
+	o := op{kind: opKind(r.byte()), flags: opFlags(r.byte()), rule: r.rule()}
 	o.cost = int64(r.uvarint(MaxLimit))
 	if o.kind >= opReserve {
 		o.id = r.uint64()
 	}
-	if o.rule.align != Unaligned {
+	if o.kind >= opLease {
+		o.seq = r.uvarint(math.MaxUint64)
+	}
+	if r.bad || len(r.b) > 0 || !o.valid() {
+		return op{}, errMalformed
+	}
+	return o, nil
+}
+
+func (r *reader) rule() rule {
+	q := rule{algorithm: Algorithm(r.byte()), align: Alignment(r.byte())}
+	q.version = uint32(r.uvarint(math.MaxUint32))
+	q.limit = int64(r.uvarint(MaxLimit))
+	q.burst = int64(r.uvarint(MaxLimit))
+	q.period = int64(r.uvarint(uint64(MaxPeriod)))
+	if q.align != Unaligned {
 		w := &windows{unit: r.varint()}
 		if w.unit != 0 {
 			w.ahead = r.varint()
@@ -160,21 +206,22 @@ func (machine) ParseOp(b []byte) (op, error) {
 				w.edges[i] = r.varint()
 			}
 		}
-		o.rule.calendar = w
+		q.calendar = w
 	}
-	if r.bad || len(r.b) > 0 || !o.valid() {
-		return op{}, errMalformed
-	}
-	return o, nil
+	return q
 }
 
 func (o *op) valid() bool {
-	r := &o.rule
-	if o.kind == 0 || o.kind >= opKindEnd || o.flags >= flagsEnd || r.algorithm > Concurrency || r.align > Month {
+	if o.kind == 0 || o.kind >= opKindEnd || o.flags >= flagsEnd || o.rule.algorithm > Concurrency || o.rule.align > Month {
 		return false
 	}
-	if o.kind == opReset {
-		return true
+	return o.kind == opReset || o.rule.valid()
+}
+
+// valid says whether a rule that came from outside is one that a policy has.
+func (r *rule) valid() bool {
+	if r.algorithm > Concurrency || r.align > Month {
+		return false
 	}
 	if r.limit < 1 || r.burst < 1 || (r.align == Unaligned) == (r.period < 1) {
 		return false
@@ -199,7 +246,17 @@ func (machine) AppendResult(b []byte, r result) []byte {
 	b = binary.AppendUvarint(b, uint64(r.remaining))
 	b = binary.AppendUvarint(b, uint64(r.retry))
 	b = binary.AppendUvarint(b, uint64(r.whole))
-	return binary.AppendUvarint(b, uint64(r.next))
+	b = binary.AppendUvarint(b, uint64(r.next))
+	if r.flags&resultLent != 0 {
+		b = binary.AppendUvarint(b, uint64(r.lasts))
+	}
+	if r.out != nil {
+		b = binary.AppendUvarint(b, uint64(r.out.home))
+		for _, borrower := range r.out.borrowers {
+			b = binary.LittleEndian.AppendUint64(b, borrower)
+		}
+	}
+	return b
 }
 
 // ParseResult reads what AppendResult wrote.
@@ -211,6 +268,15 @@ func (machine) ParseResult(b []byte) (result, error) {
 	res.retry = int64(r.uvarint(math.MaxInt64))
 	res.whole = int64(r.uvarint(math.MaxInt64))
 	res.next = int64(r.uvarint(math.MaxInt64))
+	if res.flags&resultLent != 0 {
+		res.lasts = int64(r.uvarint(math.MaxInt64))
+	}
+	if res.flags&resultOut != 0 {
+		res.out = &outstanding{home: int64(r.uvarint(math.MaxInt64))}
+		for len(r.b) >= 8 && len(res.out.borrowers) < 2*leasesOut {
+			res.out.borrowers = append(res.out.borrowers, r.uint64())
+		}
+	}
 	if r.bad || len(r.b) > 0 || res.flags >= resultFlagsEnd {
 		return result{}, errMalformed
 	}
