@@ -86,7 +86,7 @@ func New(cfg Config) *Handler {
 //go:embed page/index.html page/page.css page/page.js page/icon.svg
 var files embed.FS
 
-// Started says which member to show, to a handler that was made before it.
+// Started says which member to show, once, to a handler that was made before it.
 func (h *Handler) Started(node Node) {
 	m := &member{node: node, traffic: h.cfg.Traffic, turn: make(chan struct{}, 1)}
 	node.Watch(m.gone.saw) // until the node ends

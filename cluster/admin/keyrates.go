@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	keysKept  = 128  // in a keyRates
+	keysKept  = 512  // in a keyRates
 	keyMemory = 60.0 // seconds after which a decision counts 1/e for its key's rate
 	forgotten = 0.5  // decisions: a key with less is dropped
 )
@@ -17,7 +17,7 @@ const (
 // memory: Space-Saving of Metwally, Agrawal and El Abbadi, "Efficient Computation
 // of Frequent and Top-k Elements in Data Streams" (ICDT 2005). A key that is not
 // among those kept takes the place of the lightest, and its weight too, for that
-// is the most it may have had before; so a key with more than 1/128 of all the
+// is the most it may have had before; so a key with more than 1/512 of all the
 // weight is always kept. Weights fade exponentially, all alike, which changes
 // nothing in that. The zero value is empty. It has no lock.
 type keyRates struct {
@@ -56,7 +56,7 @@ func (k *keyRates) add(hash uint64, policy, key string, weight float64) {
 		k.kept = append(k.kept, fresh)
 		return
 	}
-	least := 0 // a walk over 128, a thousand times a second at most, needs no heap
+	least := 0 // a walk over 512, a thousand times a second at most, needs no heap
 	for i := range k.kept {
 		if k.kept[i].weight < k.kept[least].weight {
 			least = i

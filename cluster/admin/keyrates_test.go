@@ -11,7 +11,7 @@ import (
 
 // What the paper promises, on a stream like those of the world: no weight is
 // lost, no key is said to have had more than it has, and none that has more
-// than a 128th of all is missing.
+// than a 512th of all is missing.
 func TestSpaceSavingKeepsItsPromise(t *testing.T) {
 	const keys, n = 20_000, 200_000
 	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.1, 1, keys-1)

@@ -169,7 +169,9 @@
     asking = true;
     clearTimeout(timer);
     try {
-      const answer = await fetch("v1/cluster/live", { signal: AbortSignal.timeout(patience), cache: "no-store" });
+      const from = new URL("v1/cluster/live", location.href);
+      from.username = from.password = ""; // where the address has them: fetch refuses them, and the browser remembers
+      const answer = await fetch(from, { signal: AbortSignal.timeout(patience), cache: "no-store" });
       if (answer.status === 401 || answer.status === 403) throw new Error("the token is refused; load the page again");
       if (!answer.ok) throw new Error("this member answered " + answer.status);
       show(await answer.json());
