@@ -39,7 +39,7 @@ var newsTexts = [possess.EventKinds]struct {
 }{
 	possess.TookOver:    {"slot take-over", slog.LevelWarn},
 	possess.Unprotected: {"unprotected", slog.LevelInfo},
-	possess.Alone:       {"slots served without a backup", slog.LevelInfo},
+	possess.Alone:       {"unprotected", slog.LevelInfo}, // by no peer at all
 	possess.Gave:        {"slots handed over", slog.LevelDebug},
 	possess.Received:    {"slots received", slog.LevelDebug},
 	possess.Started:     {"slots started empty", slog.LevelDebug},
@@ -60,7 +60,11 @@ func (n *news) tell(log *slog.Logger, now int64) {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Peer, b.Peer))
 	}) {
 		t := newsTexts[e.Kind]
-		log.Log(context.Background(), t.level, t.text, "peer", bootText(e.Peer), "slots", n.pending[e])
+		peer := "none"
+		if e.Peer != 0 {
+			peer = bootText(e.Peer)
+		}
+		log.Log(context.Background(), t.level, t.text, "peer", peer, "slots", n.pending[e])
 	}
 	clear(n.pending)
 	n.since = now

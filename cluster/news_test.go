@@ -32,6 +32,7 @@ func TestNewsAreOneLineAChange(t *testing.T) {
 		n.note(possess.Event{Kind: possess.Unprotected, Slot: slot, Peer: 0xc})
 	}
 	n.note(possess.Event{Kind: possess.TookOver, Slot: 5000, Peer: 0xa})
+	n.note(possess.Event{Kind: possess.Alone, Slot: 5000})
 	n.tell(logger, newsAfter-1)
 	assert.Zero(t, log.Len(), "there may be more of the same")
 	n.note(possess.Event{Kind: possess.Outranked, Slot: 7, Peer: 0xc})
@@ -40,6 +41,7 @@ func TestNewsAreOneLineAChange(t *testing.T) {
 		`level=WARN msg="slot take-over" peer=000000000000000a slots=1`,
 		`level=WARN msg="slot take-over" peer=000000000000000b slots=5000`,
 		`level=INFO msg=unprotected peer=000000000000000c slots=5000`,
+		`level=INFO msg=unprotected peer=none slots=1`,
 		`level=WARN msg="split suspected" peer=000000000000000c slots=1`,
 	}, lines())
 	n.tell(logger, 10*newsAfter)
