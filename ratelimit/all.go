@@ -274,8 +274,8 @@ func (l *Limiter) settle(ctx context.Context, p *part, kind opKind) {
 	ctx = context.WithoutCancel(ctx)
 	o := p.op
 	o.kind, o.flags = kind, 0
-	if p.policy.Synchronous {
-		o.flags = flagWait
+	if kind == opConfirm || p.policy.Synchronous {
+		o.flags = flagWait // or a holder that dies takes the confirmation along, and what was allowed is given back
 	}
 	res, err := l.do(ctx, p.tableKey, o)
 	if err != nil {

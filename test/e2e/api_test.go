@@ -112,6 +112,18 @@ func (m *Member) Check(ctx context.Context, body []byte) (d Decision, err error)
 	return d, err
 }
 
+// CheckAll asks for one decision on several checks: it is degraded where one of
+// them is.
+func (m *Member) CheckAll(ctx context.Context, body []byte) (d Decision, err error) {
+	var all Decisions
+	_, err = m.Ask(ctx, http.MethodPost, "/v1/ratelimit/check", body, &all)
+	d.Allowed = all.Allowed
+	for _, one := range all.Decisions {
+		d.Degraded = d.Degraded || one.Degraded
+	}
+	return d, err
+}
+
 // Peek asks what a check would be answered, without spending.
 func (m *Member) Peek(ctx context.Context, body []byte) (d Decision, err error) {
 	_, err = m.Ask(ctx, http.MethodPost, "/v1/ratelimit/status", body, &d)

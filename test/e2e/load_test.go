@@ -18,6 +18,8 @@ import (
 type LoadOptions struct {
 	// Body returns the body of the nth check of the load, n from 0.
 	Body func(n uint64) []byte
+	// Ask sends it; [Member.Check] unless given.
+	Ask func(m *Member, ctx context.Context, body []byte) (Decision, error)
 	// Callers is how many requests are under way at each member; 4 unless given.
 	Callers int
 	// Pause is how long a caller rests between two requests; 0 not at all.
@@ -98,6 +100,9 @@ func StartLoad(t testing.TB, members []*Member, o LoadOptions) *Load {
 	if o.Callers == 0 {
 		o.Callers = 4
 	}
+	if o.Ask == nil {
+		o.Ask = (*Member).Check
+	}
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
 	}
@@ -160,7 +165,7 @@ func (l *Load) one(m *Member, to *target, n uint64) Call {
 	defer cancel()
 	body := l.options.Body(n)
 	call := Call{Member: m, N: n, Start: time.Now()}
-	d, err := m.Check(ctx, body)
+	d, err := l.options.Ask(m, ctx, body)
 	call.Took = time.Since(call.Start)
 	call.Degraded = d.Degraded
 	switch {
