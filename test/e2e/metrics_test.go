@@ -200,5 +200,7 @@ func TestMetricsAreWhatAMemberDid(t *testing.T) {
 	for _, m := range members[:2] {
 		m.AwaitLog(5*time.Second, `msg="member lost"`, "member="+members[2].Name)
 		assert.Equal(t, 1, strings.Count(m.Log(), `msg="member lost"`), "once a change")
+		m.AwaitLog(5*time.Second, `msg="slot take-over"`)
+		m.AwaitLog(5*time.Second, `msg=unprotected`)
 	}
 }

@@ -166,6 +166,21 @@ func promtool(t *testing.T, args ...string) {
 
 func TestRulesAreWellFormed(t *testing.T) { promtool(t, "check", "rules", "alerts.yaml") }
 
+func TestTheConfigurationIsWellFormed(t *testing.T) {
+	promtool(t, "check", "config", "--syntax-only", "prometheus.yaml")
+}
+
+// The page for people names metrics without their prefix.
+func TestTheTableNamesMetricsThatThereAre(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	names := regexp.MustCompile("`…(_[a-z_]+)").FindAllStringSubmatch(string(text), -1)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		assert.True(t, slices.ContainsFunc(metrics.Names(), func(n string) bool { return strings.HasSuffix(n, name[1]) }), name[0])
+	}
+}
+
 func TestRulesFireWhenTheyShould(t *testing.T) { promtool(t, "test", "rules", "alerts_test.yaml") }
 
 func TestTheDashboardsExpressionsAreWellFormed(t *testing.T) {
