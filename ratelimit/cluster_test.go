@@ -23,7 +23,7 @@ func patient(_ int, cfg *cluster.Config) {
 }
 
 // members starts n members of a cluster with a limiter each.
-func members(t *testing.T, n int) (*clustertest.Cluster, []*Limiter) {
+func members(t testing.TB, n int) (*clustertest.Cluster, []*Limiter) {
 	t.Helper()
 	c := clustertest.Start(t, n, patient)
 	all := make([]*Limiter, n)

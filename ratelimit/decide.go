@@ -139,6 +139,9 @@ func (d *Decision) set(p *Policy, r *result, reason string) {
 	d.Policy = p.Name
 	d.Degraded = false
 	d.Reason = reason
+	if reason == "" && r.flags&resultUnprotected != 0 {
+		d.Reason = ReasonUnprotected
+	}
 	d.shadow(p)
 }
 

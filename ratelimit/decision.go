@@ -40,4 +40,7 @@ const (
 	ReasonShadow = "shadow"
 	// ReasonNewKeys: the source made up too many keys; they share one bucket.
 	ReasonNewKeys = "new-keys"
+	// ReasonUnprotected: the key's holder had other members and has none
+	// left. It decides as ever, and what it knows dies with it.
+	ReasonUnprotected = "unprotected"
 )

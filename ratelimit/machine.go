@@ -24,6 +24,9 @@ const goneFor = 10 * time.Minute
 func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.Effect) {
 	m := moment{now: c.Now, wall: c.Now + c.WallOffset}
 	var res result
+	if c.Unprotected {
+		res.flags = resultUnprotected
+	}
 	r := &o.rule
 	if s.extra != nil && s.extra.lent != nil {
 		lapse(&s, m)
@@ -40,7 +43,7 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 		return s, res, cluster.Effect{}
 	}
 	if s.kind == kindNone || s.kind == kindGone {
-		res.flags = resultFresh
+		res.flags |= resultFresh
 		if o.flags&flagKnown != 0 {
 			res.flags |= resultUnknown
 			return s, res, cluster.Effect{}

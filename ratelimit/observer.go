@@ -68,5 +68,5 @@ func (d *Decision) Outcome() Outcome {
 }
 
 func (d *Decision) nearLimit(capacity int64) bool {
-	return d.Allowed && !d.Degraded && d.Reason == "" && d.Remaining <= capacity/5
+	return d.Allowed && !d.Degraded && (d.Reason == "" || d.Reason == ReasonUnprotected) && d.Remaining <= capacity/5
 }

@@ -67,7 +67,7 @@ const (
 	resultNotRun                          // it has to wait until no slice is out
 	resultSoon                            // permits may come back before retry is over
 	resultLent                            // lasts is set
-	resultFlagsEnd
+	resultUnprotected                     // the holder has nobody left to copy to
 )
 
 func (r result) allowed() bool { return r.flags&resultAllowed != 0 }

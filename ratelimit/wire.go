@@ -277,7 +277,7 @@ func (machine) ParseResult(b []byte) (result, error) {
 			res.out.borrowers = append(res.out.borrowers, r.uint64())
 		}
 	}
-	if r.bad || len(r.b) > 0 || res.flags >= resultFlagsEnd {
+	if r.bad || len(r.b) > 0 {
 		return result{}, errMalformed
 	}
 	return res, nil

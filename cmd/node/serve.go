@@ -32,6 +32,7 @@ type serveCommand struct {
 	AdminTokens   string        `name:"admin-token-file" placeholder:"FILE" help:"Tokens of those who may also administer, one a line."`
 	MinMembers    int           `default:"1" placeholder:"N" help:"How many members must be in reach to serve without a backup, from 1 to 10000."`
 	OnUnavailable string        `enum:"open,closed,local" default:"open" help:"What to decide while nobody who may decide answers: open allows, closed denies, local lets each member enforce its share."`
+	Leases        string        `enum:"on,off" default:"on" help:"Whether this member hands out permits of keys that another one holds, which it was lent for up to 100 ms, and remembers denials for up to 250 ms."`
 	KeyStore      keyStoreFlag  `placeholder:"STORE" help:"Where API keys are kept: memory (lost with the process, and each member has its own), sqlite:PATH (members of one machine may share a file) or postgres://… (members of several machines; as it may have a password, give it by the environment). A file keys-CLUSTER.db in $XDG_STATE_HOME/peerlimit or ~/.local/state/peerlimit unless given."`
 	Policies      string        `placeholder:"FILE" help:"YAML file of policies that come before what checks bring under the same names; what was changed by way of the API since comes before the file."`
 	DrainDelay    time.Duration `default:"0s" placeholder:"D" help:"How long to go on answering, with /readyz saying no, before the HTTP API closes; up to 5m."`
