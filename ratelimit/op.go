@@ -60,14 +60,14 @@ type result struct {
 type resultFlags uint8
 
 const (
-	resultAllowed resultFlags = 1 << iota // the operation was done
-	resultFresh                           // nothing was known of the key before
-	resultUnknown                         // flagKnown, and nothing is known of the key
-	resultOut                             // out is set
-	resultNotRun                          // it has to wait until no slice is out
-	resultSoon                            // permits may come back before retry is over
-	resultLent                            // lasts is set
-	resultUnprotected                     // the holder has nobody left to copy to
+	resultAllowed     resultFlags = 1 << iota // the operation was done
+	resultFresh                               // nothing was known of the key before
+	resultUnknown                             // flagKnown, and nothing is known of the key
+	resultOut                                 // out is set
+	resultNotRun                              // it has to wait until no slice is out
+	resultSoon                                // permits may come back before retry is over
+	resultLent                                // lasts is set
+	resultUnprotected                         // the holder has nobody left to copy to
 )
 
 func (r result) allowed() bool { return r.flags&resultAllowed != 0 }

@@ -39,7 +39,7 @@ func openServices(ctx context.Context, node *cluster.Node, c *serveCommand, mode
 		}
 	}()
 	if s.limits, err = ratelimit.New(ratelimit.Config{
-		Cluster: node, Namespace: "http", OnUnavailable: mode, Logger: log, Observer: ratelimit.Observers{s.metrics, observer},
+		Cluster: node, Namespace: "http", OnUnavailable: mode, NoLeases: c.Leases == "off", Logger: log, Observer: ratelimit.Observers{s.metrics, observer},
 	}); err != nil {
 		return nil, err
 	}
