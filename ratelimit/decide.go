@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -138,10 +139,7 @@ func (d *Decision) set(p *Policy, r *result, reason string) {
 	d.NextAfter = time.Duration(r.next)
 	d.Policy = p.Name
 	d.Degraded = false
-	d.Reason = reason
-	if reason == "" && r.flags&resultUnprotected != 0 {
-		d.Reason = ReasonUnprotected
-	}
+	d.Reason = cmp.Or(reason, r.reason())
 	d.shadow(p)
 }
 

@@ -70,4 +70,12 @@ const (
 	resultUnprotected                         // the holder has nobody left to copy to
 )
 
+// reason is what a decision says of an ordinary result.
+func (r *result) reason() string {
+	if r.flags&resultUnprotected != 0 {
+		return ReasonUnprotected
+	}
+	return ""
+}
+
 func (r result) allowed() bool { return r.flags&resultAllowed != 0 }
