@@ -91,7 +91,7 @@ func (b *borrower) decide(key []byte, p *Policy, cost int64, d *Decision, a *ask
 					a.loan.nudge()
 				}
 				s.figures.fill(d, p, a.at)
-				d.Allowed, d.RetryAfter, d.Reason = true, 0, ""
+				d.Allowed, d.RetryAfter = true, 0
 				d.Remaining += left
 				return true
 			}
@@ -102,7 +102,7 @@ func (b *borrower) decide(key []byte, p *Policy, cost int64, d *Decision, a *ask
 		return false
 	}
 	v.figures.fill(d, p, a.at)
-	d.Allowed, d.Reason = false, ""
+	d.Allowed = false
 	d.RetryAfter = time.Duration(v.figures.retry - (a.at - v.figures.asked))
 	d.shadow(p)
 	b.counts.denied[a.hash>>40%16].n.Add(1)
@@ -135,6 +135,7 @@ func (b *borrower) learn(key []byte, p *Policy, o *op, res *result, a *ask) {
 		if a.loan.terms.of(p) { // else it ends when nobody uses it any more
 			a.loan.missed.Add(o.cost)
 		}
+	case p.capacity() < leasePart*leaseLeast: // nothing would be lent
 	case b.demand.count(a.hash, a.at) >= hotAfter:
 		b.open(a.hash, key, &terms{o.rule, p.Location})
 	}

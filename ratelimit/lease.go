@@ -138,11 +138,20 @@ func lapse(s *state, m moment) {
 			bucketSpend(s, moment{now: v.until}, v.permits)
 		}
 	}
-	if len(kept) == 0 && m.now >= old.quiet {
-		s.extra = s.extra.withLent(nil)
-		return
+	setOut(s, m, old, kept)
+}
+
+// setOut replaces what is out. Where that is nothing, nothing is kept of it but
+// for how long to be quiet.
+func setOut(s *state, m moment, old *lent, out []lease) {
+	if len(out) == 0 {
+		if m.now >= old.quiet {
+			s.extra = s.extra.withLent(nil)
+			return
+		}
+		out = nil
 	}
-	s.extra = s.extra.withLent(&lent{old.rule, old.quiet, kept})
+	s.extra = s.extra.withLent(&lent{old.rule, old.quiet, out})
 }
 
 // bucketSpend charges a bucket by the rule that it was last charged with.
@@ -225,7 +234,7 @@ func leaseBack(s *state, r *rule, m moment, o *op) bool {
 	} else {
 		giveBack(s, r, m, o.cost)
 	}
-	s.extra = s.extra.withLent(&lent{old.rule, old.quiet, slices.Delete(slices.Clone(old.out), i, i+1)})
+	setOut(s, m, old, slices.Delete(slices.Clone(old.out), i, i+1))
 	return true
 }
 

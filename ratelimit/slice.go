@@ -24,10 +24,11 @@ func (t *terms) of(p *Policy) bool {
 type figures struct {
 	remaining, retry, whole, next int64
 	asked                         int64
+	reason                        string
 }
 
 func figuresOf(r *result, asked int64) figures {
-	return figures{r.remaining, r.retry, r.whole, r.next, asked}
+	return figures{r.remaining, r.retry, r.whole, r.next, asked, r.reason()}
 }
 
 // fill makes d the decision that the figures say at now.
@@ -38,6 +39,7 @@ func (f *figures) fill(d *Decision, p *Policy, now int64) {
 	d.NextAfter = time.Duration(max(f.next-(now-f.asked), 0))
 	d.Policy = p.Name
 	d.Degraded = false
+	d.Reason = f.reason
 }
 
 // slice is permits that this member may hand out: they are spent at the holder.
