@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -186,7 +187,10 @@ func (m *member) load(ctx context.Context, o order) (counted, error) {
 	for range spendCallers {
 		wait.Go(func() {
 			var calls, admitted int64
-			for calls%64 != 0 || time.Now().Before(end) {
+			for calls%callsInTurn != 0 || time.Now().Before(end) {
+				if calls%callsInTurn == callsInTurn-1 {
+					runtime.Gosched()
+				}
 				allowed, err := one(ctx, o.Key)
 				calls++
 				if allowed {

@@ -112,6 +112,7 @@ func runFill(in io.Reader, out io.Writer) error {
 			}
 		}
 		used := heap() - before
+		runtime.KeepAlive(one)
 		m := newMemory(f, used, residentBytes(os.Getpid()))
 		return m, closing()
 	})
@@ -143,7 +144,10 @@ func filler(ctx context.Context, f filling) (ask, func() error, error) {
 			return nil, nil, errors.Join(err, node.Close())
 		}
 		m := &member{node: node, limits: limits}
-		return m.asker(once), m.close, node.AwaitReady(ctx)
+		if err := errors.Join(node.AwaitReady(ctx), m.awaitKV(ctx)); err != nil { // what it takes itself is no key's
+			return nil, nil, errors.Join(err, m.close())
+		}
+		return m.asker(once), m.close, nil
 	case "go-limiter":
 		store, err := memorystore.New(&memorystore.Config{Tokens: uint64(once.Limit), Interval: once.Period})
 		if err != nil {

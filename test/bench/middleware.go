@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -53,7 +54,7 @@ func (r *runner) middleware(contender string) (rows []row, err error) {
 		}
 		handler = limit.Handle(next)
 	case "httprate":
-		handler = httprate.LimitByIP(int(free.Limit), free.Period)(next)
+		handler = httprate.LimitBy(int(free.Limit), free.Period, remoteIP)(next)
 	default:
 		return nil, nil
 	}
@@ -67,6 +68,12 @@ func (r *runner) middleware(contender string) (rows []row, err error) {
 		Contender: contender, Path: middlewarePath, Callers: 1, PerSecond: 1e9 / ns,
 		P50: ns / 1000, P99: ns / 1000, P999: ns / 1000, CPU: ns / 1000, Allocs: &allocs, Calls: int64(result.N),
 	}}, nil
+}
+
+// remoteIP is httprate's key by the other end of the connection, IPv6 by /64.
+func remoteIP(r *http.Request) (string, error) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return httprate.CanonicalizeIP(host), err
 }
 
 // benchmark measures as go test -bench does. The response is a new one each

@@ -31,8 +31,11 @@ type path struct {
 }
 
 // The limits. A limit that is never reached is the usual case: a denial may be
-// cheaper. Those that are reached have a long period, so that nothing comes
-// back meanwhile.
+// cheaper. Its period is so long that a permit of a bucket takes 32 ms to come
+// back: with a short one a key has nothing in use a moment later, and there is
+// nothing to keep or to copy, which would be cheap and is not what limits are
+// like. Those that are reached have a period in which nothing comes back while
+// they are measured.
 const (
 	neverReached = 1_000_000_000
 	hotLimit     = 1_000
@@ -40,7 +43,7 @@ const (
 )
 
 var (
-	free      = rule{Name: "bench", Limit: neverReached, Period: time.Minute}
+	free      = rule{Name: "bench", Limit: neverReached, Period: 365 * 24 * time.Hour}
 	exhausted = rule{Name: "exhausted", Limit: hotLimit, Period: 24 * time.Hour}
 	once      = rule{Name: "once", Limit: 1, Period: 24 * time.Hour}
 )

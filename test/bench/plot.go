@@ -4,7 +4,9 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"iter"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -33,43 +35,57 @@ func (r *report) writePlot(w io.Writer) error {
 		b.WriteString("</text>\n")
 	}
 	text(10, 20, ` font-weight="bold"`, "calls a second, logarithmic, each step ten times as many: %s, %d cores", r.Machine.CPU, r.Machine.Cores)
-	var panel rowKey
-	var top int
-	grid := func(bottom int) {
-		for power := lowestPower; power <= highestPower && bottom > top; power++ {
+	for rows := range panels(r.Rows) {
+		y += titleSpace
+		text(10, y-8, ` font-weight="bold"`, "%s, %d callers", rows[0].Path, rows[0].Callers)
+		for power := lowestPower; power <= highestPower; power++ {
 			x := barEnd(math.Pow(10, float64(power)))
-			fmt.Fprintf(&b, `<line x1="%d" y1="%d" x2="%d" y2="%d" stroke="#d0d7de"/>`+"\n", x, top, x, bottom)
+			fmt.Fprintf(&b, `<line x1="%d" y1="%d" x2="%d" y2="%d" stroke="#d0d7de"/>`+"\n", x, y, x, y+len(rows)*barHeight)
+		}
+		for _, one := range rows {
+			end := barEnd(one.PerSecond)
+			colour := colours[strings.HasPrefix(one.Contender, "peerlimit")]
+			fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>`+"\n", labelWidth, y+1, end-labelWidth, barHeight-3, colour)
+			text(labelWidth-8, y+barHeight-4, ` text-anchor="end"`, "%s", one.Contender)
+			text(end+6, y+barHeight-4, "", "%.0f%s", one.PerSecond, faults(one))
+			y += barHeight
 		}
 	}
-	for _, one := range r.Rows {
-		if key := (rowKey{path: one.Path, callers: one.Callers}); key != panel {
-			grid(y)
-			panel = key
-			y += titleSpace
-			text(10, y-8, ` font-weight="bold"`, "%s, %d callers", one.Path, one.Callers)
-			top = y
-		}
-		ours := strings.HasPrefix(one.Contender, "peerlimit")
-		text(labelWidth-8, y+barHeight-4, ` text-anchor="end"`, "%s", one.Contender)
-		end := barEnd(one.PerSecond)
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>`+"\n", labelWidth, y+1, end-labelWidth, barHeight-3, colours[ours])
-		note := ""
-		if one.Over > 0 {
-			note = fmt.Sprintf(", %d over the limit", one.Over)
-		}
-		if one.Errors > 0 {
-			note += fmt.Sprintf(", %d errors", one.Errors)
-		}
-		text(end+6, y+barHeight-4, "", "%.0f%s", one.PerSecond, note)
-		y += barHeight
-	}
-	grid(y)
 	_, err := fmt.Fprintf(w, `<?xml version="1.0" encoding="UTF-8"?>
 <svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">
 <rect width="100%%" height="100%%" fill="#ffffff"/>
 %s</svg>
 `, plotWidth, y+20, b.String())
 	return err
+}
+
+// panels yields the rows that stand next to each other and differ in the
+// contender only.
+func panels(rows []row) iter.Seq[[]row] {
+	return func(yield func([]row) bool) {
+		for len(rows) > 0 {
+			first := rows[0]
+			n := slices.IndexFunc(rows, func(one row) bool { return one.Path != first.Path || one.Callers != first.Callers })
+			if n < 0 {
+				n = len(rows)
+			}
+			if !yield(rows[:n]) {
+				return
+			}
+			rows = rows[n:]
+		}
+	}
+}
+
+// faults are what makes a bar worth less than it is long.
+func faults(one row) (text string) {
+	if one.Over > 0 {
+		text = fmt.Sprintf(", %d over the limit", one.Over)
+	}
+	if one.Errors > 0 {
+		text += fmt.Sprintf(", %d errors", one.Errors)
+	}
+	return text
 }
 
 // barEnd is where a bar of so many calls a second ends.

@@ -18,8 +18,8 @@ type scale struct {
 	// that of all members.
 	PerSecond    float64 `json:"per_second"`
 	PerCPUSecond float64 `json:"per_cpu_second"`
-	P50          float64 `json:"p50_us"`
-	P99          float64 `json:"p99_us"`
+	P50          float64 `json:"p50_us,omitempty"` // of the uniform load
+	P99          float64 `json:"p99_us,omitempty"`
 	CPU          float64 `json:"cpu_us"`
 	// Writes are system calls that write, on connections between members nearly
 	// all of them, so about the packets of messages; Bytes are theirs. A call.
@@ -58,6 +58,18 @@ func (r *runner) scale(ctx context.Context, rep *report) error {
 	return errors.Join(failed...)
 }
 
+// settlingTime is for what members do after they have joined.
+const settlingTime = 3 * time.Second
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // used is what processes have used so far.
 type used struct {
 	cpu           time.Duration
@@ -85,12 +97,13 @@ func (r *runner) scaleOne(ctx context.Context, p *peerlimit) (rows []scale, err 
 	if err := p.start(starting, 64); err != nil {
 		return nil, err
 	}
+	if err := pause(ctx, settlingTime); err != nil {
+		return nil, err
+	}
 	idle := scale{Members: p.members}
 	begin := usedBy(p.processes())
-	select {
-	case <-time.After(2 * r.duration):
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := pause(ctx, 2*r.duration); err != nil {
+		return nil, err
 	}
 	quiet := usedBy(p.processes()).since(begin)
 	seconds := time.Since(begin.at).Seconds()

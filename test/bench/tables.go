@@ -49,7 +49,7 @@ func (r *report) writeTables(w io.Writer) error {
 		line("\nmembers\tload\tper second\tper CPU second\tp50 µs\tp99 µs\tCPU µs\twrites a call\tbytes a call\tidle CPU %%\tidle writes/s\tidle bytes/s\tcopies\terrors\tover limit")
 		for _, one := range r.Scales {
 			line("%d\t%s\t%.0f\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%d\t%d", one.Members, one.Load, one.PerSecond, one.PerCPUSecond,
-				short(one.P50), short(one.P99), short(one.CPU), short(one.Writes), short(one.Bytes),
+				known(one.P50), known(one.P99), short(one.CPU), short(one.Writes), short(one.Bytes),
 				short(one.IdleCPU), one.IdleWrites, one.IdleBytes, one.Copies, one.Errors, one.Over)
 		}
 	}
@@ -61,7 +61,7 @@ func (r *report) writeTables(w io.Writer) error {
 	}
 	for _, one := range r.Rows {
 		if one.TakeOvers > 0 {
-			fmt.Fprintf(w, "%s, %s, %d callers: members fell silent, and %d slots were taken over: the machine was too busy\n",
+			fmt.Fprintf(w, "%s, %s, %d callers: %d slots were taken over from members that fell silent, as on a busy machine\n",
 				one.Contender, one.Path, one.Callers, one.TakeOvers)
 		}
 		if one.First != "" {
@@ -72,7 +72,20 @@ func (r *report) writeTables(w io.Writer) error {
 }
 
 // short writes three digits.
-func short(f float64) string { return strconv.FormatFloat(f, 'g', max(3, digits(f)), 64) }
+func short(f float64) string {
+	if f == 0 {
+		return "0"
+	}
+	return strconv.FormatFloat(f, 'g', max(3, digits(f)), 64)
+}
+
+// known is empty where nothing was measured.
+func known(f float64) string {
+	if f == 0 {
+		return ""
+	}
+	return short(f)
+}
 
 // digits before the point.
 func digits(f float64) (n int) {
