@@ -1,0 +1,79 @@
+package possess
+
+// Tick lets time pass. It is called every 5 ms or so.
+func (m *Machine) Tick(now int64) {
+	if now-m.lastTick > m.cfg.Gap {
+		m.afterGap(now)
+	}
+	m.lastTick = now
+	m.enter(now)
+	if !m.started {
+		return
+	}
+	m.renewAlone()
+	m.beat()
+	every := m.cfg.Scan
+	if m.calm && !m.stirred() {
+		every *= calmScans
+	}
+	if now-m.lastScan >= every {
+		m.lastScan = now
+		m.scan()
+	}
+	if now-m.lastClaims >= m.cfg.Beat/2 {
+		m.lastClaims = now
+		m.runClaims()
+	}
+	if now-m.lastCopy >= m.cfg.CopyEvery {
+		m.lastCopy = now
+		for _, slot := range m.later {
+			m.queueBackup(slot)
+		}
+		m.later = m.later[:0]
+		m.port.TakeMarks(m.queueBackup)
+	}
+	m.leave()
+}
+
+// renewAlone lets slots be served on that are served alone. What was parked
+// because this member did not run for a while is woken.
+func (m *Machine) renewAlone() {
+	lapsed := m.aloneGrant.Until() <= m.now
+	m.aloneGrant.Extend(m.now + m.cfg.Gap)
+	if !lapsed {
+		return
+	}
+	for s := range m.slots {
+		if m.slots[s].role == roleHolder && m.slots[s].cover == m.cfg.Self {
+			m.port.Wake(uint16(s))
+		}
+	}
+}
+
+// calmScans is how many times rarer slots are looked over while each is where it
+// should be and nobody is silent.
+const calmScans = 5
+
+// afterGap starts all timers of silence again: what others said while this
+// member was not running waits to be read.
+func (m *Machine) afterGap(now int64) {
+	for _, p := range m.peers {
+		p.heard = now
+		p.acked = now
+		p.promised = max(p.promised, now+m.cfg.Grant)
+	}
+	for s := range m.slots {
+		st := &m.slots[s]
+		st.since = now
+		if st.role == roleHolder && st.cover == m.cfg.Self && len(m.view.Alive) > 1 {
+			// Being alone ended: ask again before serving on.
+			st.cover = 0
+			m.gate(uint16(s))
+		}
+	}
+	for _, s := range m.claims {
+		if c := m.slots[s].claim; c != nil {
+			c.restart(now)
+		}
+	}
+}
