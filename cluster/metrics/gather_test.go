@@ -3,7 +3,6 @@ package metrics_test
 import (
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -14,8 +13,7 @@ import (
 type figures map[string]float64
 
 // gather scrapes c once.
-func gather(t testing.TB, c prometheus.Collector) figures {
-	t.Helper()
+func gather(t require.TestingT, c prometheus.Collector) figures {
 	r := prometheus.NewPedanticRegistry()
 	require.NoError(t, r.Register(c))
 	families, err := r.Gather()

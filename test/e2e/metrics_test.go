@@ -87,12 +87,12 @@ func TestMetricsAreWhatAMemberDid(t *testing.T) {
 	// 30 keys with 5 checks each by way of one member, 3 of which fit; one by
 	// way of another.
 	for i := range 150 {
-		d, err := m.Check(ctx, Check{Key: fmt.Sprintf("caller-%d", i%30), Policy: "calls", Limit: 3, Period: "24h"}.Body())
+		d, err := m.Check(ctx, Check{Key: fmt.Sprintf("caller-%d", i%30), Policy: "calls", Limit: 3, Period: "24h", Synchronous: true}.Body())
 		require.NoError(t, err)
 		require.False(t, d.Degraded)
 		require.Equal(t, i < 90, d.Allowed)
 	}
-	_, err := members[1].Check(ctx, Check{Key: "caller-x", Policy: "calls", Limit: 3, Period: "24h"}.Body())
+	_, err := members[1].Check(ctx, Check{Key: "caller-x", Policy: "calls", Limit: 3, Period: "24h", Synchronous: true}.Body())
 	require.NoError(t, err)
 	require.NoError(t, m.Put(ctx, "greeting", []byte("hello"), time.Minute))
 	for range 3 {
