@@ -14,13 +14,14 @@ var (
 // leaseClasses are what may go wrong together in a run.
 var leaseClasses = map[string]leaseFaults{
 	"nothing":  {},
-	"messages": {loss: true, again: true, skew: true},
-	"stalls":   {stalls: true, skew: true},
-	"kills":    {kills: true, skew: true},
-	"crashes":  {crashes: true, skew: true},
-	"resets":   {resets: true, skew: true},
-	"changes":  {changes: true, skew: true},
-	"all":      {true, true, true, true, true, true, true, true},
+	"messages": {loss: true, again: true, slow: true, skew: true},
+	"stalls":   {stalls: true, slow: true, skew: true},
+	"kills":    {kills: true, slow: true, skew: true},
+	"synced":   {kills: true, synced: true, slow: true, skew: true},
+	"crashes":  {crashes: true, slow: true, skew: true},
+	"resets":   {resets: true, slow: true, skew: true},
+	"changes":  {changes: true, slow: true, skew: true},
+	"all":      {loss: true, again: true, slow: true, kills: true, crashes: true, stalls: true, resets: true, changes: true, skew: true},
 }
 
 func leaseSeeds(f func(seed uint64) bool) {
@@ -134,18 +135,18 @@ func TestBrokenLeasesAreCaught(t *testing.T) {
 		broken leaseBroken
 	}{
 		{"a slice does not end with its window", fixed, leaseFaults{}, leaseBroken{outlives: true}},
-		{"its time counts from the answer", fixed, leaseFaults{stalls: true}, leaseBroken{fromAnswer: true}},
+		{"its time counts from the answer", fixed, leaseFaults{stalls: true, slow: true}, leaseBroken{fromAnswer: true}},
 		{"permits are used before they are lent", long, leaseFaults{}, leaseBroken{handOutFirst: true}},
-		{"a grant does not wait for the backup", long, leaseFaults{kills: true}, leaseBroken{noWait: true}},
+		{"a grant does not wait for the backup", long, leaseFaults{kills: true, synced: true, slow: true}, leaseBroken{noWait: true}},
 		{"a return counts twice", long, leaseFaults{again: true}, leaseBroken{returnTwice: true}},
 		{"what is not returned comes back", long, leaseFaults{stalls: true, loss: true}, leaseBroken{lapseFree: true}},
-		{"a reset does not recall", long, leaseFaults{resets: true}, leaseBroken{noRecallOnReset: true}},
+		{"a reset does not recall", long, leaseFaults{resets: true, slow: true}, leaseBroken{noRecallOnReset: true}},
 		{"a shorter window does not recall", fixed, leaseFaults{changes: true}, leaseBroken{noRecallOnRule: true}},
 		{"a bucket's slice is charged before it is used", bucket, leaseFaults{stalls: true}, leaseBroken{chargeEarly: true}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			t.Parallel()
-			const most = 1000
+			const most = 600
 			for seed := uint64(1); seed <= most; seed++ {
 				if w := runLeases(seed, c.policy, c.faults, leaseBroken{}); len(w.wrong) > 0 {
 					t.Fatalf("seed %d: wrong with the rule in place: %s", seed, w.wrong[0])

@@ -21,7 +21,9 @@ const simMs = int64(time.Millisecond)
 // leaseFaults says what may happen in a run.
 type leaseFaults struct {
 	loss, again bool // of messages: lost, sent twice
+	slow        bool // some take up to 40 ms
 	kills       bool // of the holder
+	synced      bool // what members take themselves waits for the backup, so that kills cost nothing
 	crashes     bool // of borrowers
 	stalls      bool // of borrowers
 	resets      bool
@@ -118,7 +120,7 @@ func (w *leaseWorld) runUntil(end int64) {
 
 // delay of a message: mostly short, at times long.
 func (w *leaseWorld) delay() int64 {
-	if w.rnd.IntN(12) == 0 {
+	if w.faults.slow && w.rnd.IntN(12) == 0 {
 		return w.rnd.Int64N(40 * simMs)
 	}
 	return simMs/10 + w.rnd.Int64N(2*simMs)
@@ -355,10 +357,10 @@ func (w *leaseWorld) noteWindow(s *state) {
 // do carries an operation to the holder and its answer back: sent again after
 // 100 ms, given up after 250.
 func (w *leaseWorld) do(b *simBorrower, o op, done func(result, bool)) {
-	id := w.rnd.Uint64()
+	id, life := w.rnd.Uint64(), b.lives()
 	over := false
 	finish := func(res result, ok bool) {
-		if !over && (b == nil || b.alive) {
+		if !over && b.lives() == life {
 			over = true
 			done(res, ok)
 		}
