@@ -146,7 +146,7 @@ func TestMemoryOfAProcess(t *testing.T) {
 func TestOptions(t *testing.T) {
 	for _, args := range []string{
 		"-callers 0", "-callers x", "-keys 0", "-zipf-keys 0", "-rounds 101", "-duration 1ms", "-nonsense", "stray",
-		"-only nobody", "-paths nowhere", "-memory -flood",
+		"-only nobody", "-paths nowhere", "-memory -flood", "-members 1", "-members 3,100",
 	} {
 		if _, err := parse(strings.Fields(args), &bytes.Buffer{}); err == nil {
 			t.Errorf("%s is accepted", args)

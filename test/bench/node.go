@@ -58,11 +58,8 @@ func (p *peerlimitHTTP) start(ctx context.Context, callers int) (err error) {
 	}
 	binary := p.binary
 	if binary == "" {
-		binary = filepath.Join(p.dir, "node")
-		build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/node")
-		build.Dir = sourceRoot()
-		if output, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("building cmd/node: %w: %s", err, output)
+		if binary, err = buildNode(ctx); err != nil {
+			return err
 		}
 	}
 	args := []string{"serve", "--cluster", "bench-http-" + strconv.Itoa(os.Getpid()), "--log-level", "error",
@@ -83,6 +80,22 @@ func (p *peerlimitHTTP) start(ctx context.Context, callers int) (err error) {
 		}
 	}
 	return p.settle(ctx)
+}
+
+// buildNode builds cmd/node to a place where the next run finds it: go build
+// does not link again what is up to date.
+func buildNode(ctx context.Context) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(cache, "peerlimit-bench", "node")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/node")
+	build.Dir = sourceRoot()
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building cmd/node: %w: %s", err, output)
+	}
+	return binary, nil
 }
 
 // startNode starts a node and reads where it serves from its first line.

@@ -19,6 +19,7 @@ type options struct {
 	only     []string // contenders
 	paths    []string
 	callers  []int
+	members  []int // of -scale
 	keys     int
 	zipfKeys int
 	rounds   int
@@ -70,15 +71,19 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.BoolVar(&o.memory, "memory", false, "measure bytes a key instead, with 1,000,000 keys")
 	flags.BoolVar(&o.memoryFull, "memory-full", false, "the same with 10,000,000 keys too")
 	flags.BoolVar(&o.flood, "flood", false, "measure made-up keys, each used once, instead")
-	flags.BoolVar(&o.scale, "scale", false, "measure 3, 10 and 30 members instead")
+	flags.BoolVar(&o.scale, "scale", false, "measure clusters of several sizes instead")
+	members := flags.String("members", "", "those sizes, each from 2 to 99 (default 3,10,30; quick: 3,10)")
 	if err := flags.Parse(joinJSON(args)); err != nil {
 		return o, err
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%q: no arguments are taken, only flags", flags.Arg(0))
 	}
-	if o.callers, err = numbers(*callers); err != nil {
+	if o.callers, err = numbers(*callers, 1, 10_000); err != nil {
 		return o, fmt.Errorf("-callers: %w", err)
+	}
+	if o.members, err = numbers(*members, 2, 99); err != nil {
+		return o, fmt.Errorf("-members: %w", err)
 	}
 	o.only, o.paths = list(*only), list(*wanted)
 	o.setDefaults()
@@ -113,6 +118,11 @@ func (o *options) setDefaults() {
 	if o.callers == nil {
 		if o.callers = []int{1, 16, 64, 256}; o.quick {
 			o.callers = []int{64}
+		}
+	}
+	if o.members == nil {
+		if o.members = []int{3, 10, 30}; o.quick {
+			o.members = []int{3, 10}
 		}
 	}
 	o.memory = o.memory || o.memoryFull
@@ -185,11 +195,11 @@ func list(s string) (all []string) {
 	return all
 }
 
-func numbers(s string) (all []int, err error) {
+func numbers(s string, lowest, highest int) (all []int, err error) {
 	for _, field := range list(s) {
 		n, err := strconv.Atoi(field)
-		if err != nil || n < 1 || n > 10_000 {
-			return nil, fmt.Errorf("%q is not a number from 1 to 10000", field)
+		if err != nil || n < lowest || n > highest {
+			return nil, fmt.Errorf("%q is not a number from %d to %d", field, lowest, highest)
 		}
 		all = append(all, n)
 	}

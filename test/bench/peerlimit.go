@@ -25,6 +25,9 @@ type peerlimit struct {
 	others []*child
 }
 
+// startedAtOnce bounds the members that start at a time: they share few cores.
+const startedAtOnce = 4
+
 func (p *peerlimit) name() string     { return "peerlimit" }
 func (p *peerlimit) missing() string  { return "" }
 func (p *peerlimit) processes() []int { return pids(p.others) }
@@ -40,13 +43,15 @@ func (p *peerlimit) start(ctx context.Context, _ int) (err error) {
 	s.Join = []string{p.own.node.Self().Gossip}
 	started := make([]*child, p.members-1)
 	failed := make([]error, len(started))
-	var wait sync.WaitGroup
-	for i := range started {
-		own := s
-		own.ID = fmt.Sprintf("bench-%02d", i+2)
-		wait.Go(func() { started[i], failed[i] = startSelf(ctx, memberCommand, own) })
+	for first := 0; first < len(started); first += startedAtOnce {
+		var wait sync.WaitGroup
+		for i := first; i < min(first+startedAtOnce, len(started)); i++ {
+			own := s
+			own.ID = fmt.Sprintf("bench-%02d", i+2)
+			wait.Go(func() { started[i], failed[i] = startSelf(ctx, memberCommand, own) })
+		}
+		wait.Wait()
 	}
-	wait.Wait()
 	p.others = slices.DeleteFunc(started, func(c *child) bool { return c == nil })
 	if err := errors.Join(failed...); err != nil {
 		return err

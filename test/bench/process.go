@@ -95,6 +95,9 @@ func (c *child) call(ctx context.Context, question, answer any) (string, error) 
 		return "", err
 	}
 	text, err := c.line()
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
 	if err != nil || answer == nil {
 		return text, err
 	}

@@ -41,12 +41,8 @@ const (
 )
 
 func (r *runner) scale(ctx context.Context, rep *report) error {
-	sizes := []int{3, 10, 30}
-	if r.quick {
-		sizes = []int{3, 10}
-	}
 	var failed []error
-	for _, members := range sizes {
+	for _, members := range r.members {
 		p := &peerlimit{members: members, tls: r.tls}
 		rows, err := r.scaleOne(ctx, p)
 		rep.Scales = append(rep.Scales, rows...)
@@ -92,10 +88,10 @@ func (u used) since(before used) used {
 }
 
 func (r *runner) scaleOne(ctx context.Context, p *peerlimit) (rows []scale, err error) {
-	starting, cancel := context.WithTimeout(ctx, startTime)
+	starting, cancel := context.WithTimeout(ctx, startTime+time.Duration(p.members)*4*time.Second)
 	defer cancel()
 	if err := p.start(starting, 64); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("starting: %w", err)
 	}
 	if err := pause(ctx, settlingTime); err != nil {
 		return nil, err
