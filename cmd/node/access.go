@@ -24,6 +24,9 @@ type tokens struct {
 	users, admins []hashedToken
 }
 
+// none reports whether no token is configured.
+func (t *tokens) none() bool { return len(t.users)+len(t.admins) == 0 }
+
 // hashedToken is what is kept of a token. Hashes have one length, so that a
 // comparison in constant time tells nothing about a token's length either.
 type hashedToken [sha256.Size]byte
@@ -37,7 +40,7 @@ func hashTokens(plain []string) (hashed []hashedToken) {
 
 // refuses returns the status and the reason to refuse a request with, or 0.
 func (t *tokens) refuses(need access, r *http.Request) (status int, detail string) {
-	if need == forAnyone || len(t.users)+len(t.admins) == 0 {
+	if need == forAnyone || t.none() {
 		return 0, ""
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")

@@ -12,6 +12,8 @@ type commandLine struct {
 	Help   helpFlag `short:"h" help:"Show what the program, or a command, does and takes."`
 	Config string   `placeholder:"FILE" help:"YAML file of flags and their values: one key a flag, a list where it may be given several times."`
 
+	File *configFile `kong:"-"` // what --config names, once it has been read
+
 	Demo   demoCommand   `cmd:"" help:"See it work: three processes, one limit, one of them killed, a key revoked."`
 	Serve  serveCommand  `cmd:"" help:"Run one member of a cluster."`
 	Check  checkCommand  `cmd:"" help:"Ask a running member for one decision: exit 0 when allowed, 3 when denied."`
@@ -21,7 +23,7 @@ type commandLine struct {
 
 // BeforeResolve reads the configuration file, once the flags and the
 // environment have said where it is.
-func (*commandLine) BeforeResolve(ctx *kong.Context) error {
+func (c *commandLine) BeforeResolve(ctx *kong.Context) error {
 	for _, flag := range ctx.Model.Flags {
 		if flag.Name != "config" {
 			continue
@@ -34,6 +36,7 @@ func (*commandLine) BeforeResolve(ctx *kong.Context) error {
 		if err != nil {
 			return err
 		}
+		c.File = values
 		ctx.AddResolver(values)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"sort"
@@ -105,8 +106,7 @@ func (f *configFile) refuseUnknown(app *kong.Application) error {
 		}
 	}
 	collect(app.Node)
-	delete(known, "help")
-	delete(known, "config")
+	maps.DeleteFunc(known, func(name string, _ bool) bool { return notInFiles(name) })
 	var unknown []string
 	for key := range f.values {
 		if !known[key] {

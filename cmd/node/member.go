@@ -21,30 +21,53 @@ var clusterFlags = map[string]string{
 var inFlags = strings.NewReplacer("so Secret must be set", "so --secret-file must be set",
 	"TLSCert", "--tls-cert", "TLSKey", "--tls-key", "TLSCA", "--tls-ca")
 
-// clusterConfig makes a cluster.Config of the flags. The package checks it.
-func (c *serveCommand) clusterConfig() (cluster.Config, error) {
+// clusterConfig makes a cluster.Config of the flags, and the certificate that it
+// shows, nil where none is configured. The package checks the rest.
+func (c *serveCommand) clusterConfig() (cluster.Config, *certificate, error) {
 	if c.MinMembers < 1 { // 0 would be taken for the default
-		return cluster.Config{}, usagef("--min-members: must be 1 to 10000, is %d", c.MinMembers)
+		return cluster.Config{}, nil, usagef("--min-members: must be 1 to 10000, is %d", c.MinMembers)
 	}
 	config := cluster.Config{
 		ClusterName: c.Cluster, NodeID: c.NodeID, Zone: c.Zone,
 		Bind: string(c.Bind), PeerBind: string(c.PeerBind), KVBind: string(c.KVBind), Advertise: c.Advertise,
-		Join:    c.Join,
-		TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSCA: c.TLSCA,
+		Join:         c.Join,
 		MinMembers:   c.MinMembers,
 		DrainTimeout: leaveWithin,
 	}
+	var err error
+	if config.Secrets, err = c.readMemberSecrets(); err != nil {
+		return cluster.Config{}, nil, err
+	}
+	if c.TLSCert == "" || c.TLSKey == "" || c.TLSCA == "" {
+		config.TLSCert, config.TLSKey, config.TLSCA = c.TLSCert, c.TLSKey, c.TLSCA // all empty, or refused
+		return config, nil, nil
+	}
+	shown := &certificate{certFile: c.TLSCert, keyFile: c.TLSKey}
+	if config.TLS, err = shown.config(c.TLSCA); err != nil {
+		return cluster.Config{}, nil, err
+	}
+	return config, shown, nil
+}
+
+// mostMemberSecrets is what a cluster.Config takes.
+const mostMemberSecrets = 16
+
+// readMemberSecrets reads the file of secrets between members, if there is one.
+func (c *serveCommand) readMemberSecrets() (secrets [][]byte, err error) {
 	if c.SecretFile == "" {
-		return config, nil
+		return nil, nil
 	}
-	secrets, err := readSecrets("--secret-file", c.SecretFile, shortestSecret)
+	lines, err := readSecrets("--secret-file", c.SecretFile, shortestSecret)
 	if err != nil {
-		return cluster.Config{}, err
+		return nil, err
 	}
-	for _, secret := range secrets {
-		config.Secrets = append(config.Secrets, []byte(secret))
+	if len(lines) > mostMemberSecrets {
+		return nil, usagef("--secret-file: %s: must hold at most %d secrets, has %d", c.SecretFile, mostMemberSecrets, len(lines))
 	}
-	return config, nil
+	for _, line := range lines {
+		secrets = append(secrets, []byte(line))
+	}
+	return secrets, nil
 }
 
 // startError makes bad usage of a Config that the package refused.

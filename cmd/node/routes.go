@@ -3,6 +3,8 @@ package main
 import (
 	"net/http"
 	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // route is one line of the HTTP API. Each area of the API has a file of its own
@@ -17,10 +19,11 @@ type route struct {
 // made with answer, so that probes can be told what is going on while the
 // member still starts.
 type handler struct {
-	tokens  *tokens
-	probes  []route
-	current atomic.Pointer[routes]
-	closing atomic.Bool // the server is about to stop: clients shall go elsewhere
+	tokens   atomic.Pointer[tokens] // replaced when their files are read again
+	probes   []route
+	current  atomic.Pointer[routes]
+	closing  atomic.Bool // the server is about to stop: clients shall go elsewhere
+	refusals *prometheus.CounterVec
 }
 
 type routes struct {
@@ -29,10 +32,14 @@ type routes struct {
 }
 
 func newHandler(tokens *tokens, probes []route) *handler {
-	h := &handler{tokens: tokens, probes: probes}
+	h := &handler{probes: probes, refusals: newRefusals()}
+	h.tokens.Store(tokens)
 	h.current.Store(h.build(nil))
 	return h
 }
+
+// refused counts a refusal.
+func (h *handler) refused(reason string) { h.refusals.WithLabelValues(reason).Inc() }
 
 // open puts the API behind the handler.
 func (h *handler) open(api []route) { h.current.Store(h.build(api)) }
@@ -51,18 +58,19 @@ func (h *handler) build(api []route) *routes {
 // guard asks for what the route needs before it runs.
 func (h *handler) guard(r route) http.HandlerFunc {
 	return func(w http.ResponseWriter, request *http.Request) {
-		if status, detail := h.tokens.refuses(r.access, request); status != 0 {
+		if status, detail := h.tokens.Load().refuses(r.access, request); status != 0 {
 			if r.access == forReaders && status == http.StatusUnauthorized {
 				w.Header().Add("WWW-Authenticate", `Basic realm="peerlimit", charset="UTF-8"`)
 			}
-			refuseCaller(w, status, detail)
+			h.refuseCaller(w, status, detail)
 			return
 		}
 		r.handle(w, request)
 	}
 }
 
-func refuseCaller(w http.ResponseWriter, status int, detail string) {
+func (h *handler) refuseCaller(w http.ResponseWriter, status int, detail string) {
+	h.refused(refusedToken)
 	if status == http.StatusUnauthorized {
 		w.Header().Add("WWW-Authenticate", `Bearer realm="peerlimit"`)
 	}
@@ -81,8 +89,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		current.mux.ServeHTTP(w, r)
 		return
 	}
-	if status, detail := h.tokens.refuses(forUsers, r); status != 0 {
-		refuseCaller(w, status, detail)
+	if status, detail := h.tokens.Load().refuses(forUsers, r); status != 0 {
+		h.refuseCaller(w, status, detail)
 		return
 	}
 	if !current.open {

@@ -21,6 +21,7 @@ const (
 // environment is what a command may touch of the world outside.
 type environment struct {
 	stdout, stderr io.Writer
+	settings       []setting // the command's flags
 }
 
 // usageError is bad usage: the message names the flag and what it may be.
@@ -51,11 +52,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		if errors.Is(err, errHelpShown) {
 			return exitDone
 		}
-		fmt.Fprintln(stderr, "node:", oneLine(err))
+		message := oneLine(err)
+		if failed, ok := errors.AsType[*kong.ParseError](err); ok && failed.Context != nil {
+			message = withSource(message, settingsOf(failed.Context, line.File))
+		}
+		fmt.Fprintln(stderr, "node:", message)
 		return exitUsage
 	}
 	command.BindTo(ctx, (*context.Context)(nil))
-	err = command.Run(&environment{stdout: stdout, stderr: stderr})
+	settings := settingsOf(command, line.File)
+	err = command.Run(&environment{stdout: stdout, stderr: stderr, settings: settings})
 
 	var usage *usageError
 	switch {
@@ -64,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errDenied):
 		return exitDenied
 	case errors.As(err, &usage):
-		fmt.Fprintln(stderr, "node:", oneLine(err))
+		fmt.Fprintln(stderr, "node:", withSource(oneLine(err), settings))
 		return exitUsage
 	}
 	fmt.Fprintln(stderr, "node:", oneLine(err))

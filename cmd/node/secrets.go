@@ -7,11 +7,22 @@ import (
 	"strings"
 )
 
+// mostSecretBytes is far above a file of secrets, and far below a file that was
+// named by mistake.
+const mostSecretBytes = 64 << 10
+
 // readSecrets reads a file of secrets or tokens, one a line; empty lines and
 // lines that begin with # are left out. A file is what they are read from
 // because flags and the environment can be seen by other users of a machine.
 // Errors name the flag and never what is in the file.
 func readSecrets(flag, path string, shortest int) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, usagef("%s: %v", flag, err)
+	}
+	if info.Size() > mostSecretBytes {
+		return nil, usagef("%s: %s: must have at most %d bytes, has %d", flag, path, mostSecretBytes, info.Size())
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, usagef("%s: %v", flag, err)

@@ -39,6 +39,8 @@ type serveCommand struct {
 	LogFormat     string        `enum:"text,json" default:"text" help:"text or json."`
 	LogLevel      string        `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
 
+	PrintConfig bool `env:"-" help:"Print the effective configuration as YAML, with the source of each value, and exit. Files are read and checked; secrets are not shown."`
+
 	StopWithStdin bool `hidden:"" help:"Stop at once when stdin ends: the parent is gone."`
 }
 
@@ -81,10 +83,15 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	config, err := c.clusterConfig()
+	config, certificate, err := c.clusterConfig()
 	if err != nil {
 		return err
 	}
+	if c.PrintConfig {
+		return printConfig(env.stdout, env.settings)
+	}
+	hangups, forgetHangups := askForHangups()
+	defer forgetHangups()
 	log := newLogger(env.stderr, c.LogFormat, c.LogLevel)
 	config.Logger = log
 	probes := new(probes)
@@ -108,7 +115,9 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return errors.Join(err, server.close(), node.Close())
 	}
-	services.policies, services.view = policies, view
+	services.policies, services.view, services.refusals = policies, view, api.refusals
+	stopReloading := (&reloader{c, api, certificate, node.SetSecrets, log}).onHangup(ctx, hangups)
+	defer stopReloading()
 	err = c.serve(ctx, env, services, server, probes)
 	if ctx.Err() == nil { // it was not told to leave
 		return errors.Join(err, server.close(), services.close(), node.Close())
@@ -172,7 +181,7 @@ func (c *serveCommand) readTokens() (*tokens, error) {
 		}
 		*file.to = hashTokens(plain)
 	}
-	if len(t.users)+len(t.admins) == 0 && !c.HTTP.loopback() {
+	if t.none() && !c.HTTP.loopback() {
 		return nil, usagef("--http: %s can be reached from other machines: set --api-token-file or --admin-token-file, or bind to 127.0.0.1", c.HTTP)
 	}
 	return t, nil

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 )
 
@@ -16,7 +15,7 @@ import (
 type httpServer struct {
 	server   *http.Server
 	listener net.Listener
-	silent   silentConns
+	conns    *conns
 	handler  *handler
 	done     chan struct{} // closed when it serves no more
 	err      error         // why; read it after done
@@ -41,14 +40,19 @@ func listenHTTP(ctx context.Context, bind address, h *handler, log *slog.Logger)
 	// able to spend permits or revoke keys.
 	sameOrigin := http.NewCrossOriginProtection()
 	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h.refused(refusedOrigin)
 		writeProblem(w, http.StatusForbidden, "a browser sent this for a page from elsewhere")
 	}))
+	conns := newConns(mostConns, h.refused)
 	s := &httpServer{
 		listener: listener,
+		conns:    conns,
 		handler:  h,
 		done:     make(chan struct{}),
 		server: &http.Server{
-			Handler:           sameOrigin.Handler(h),
+			Handler:           conns.handler(h.ownHost(sameOrigin.Handler(h))),
+			ConnState:         conns.follow,
+			ConnContext:       conns.context,
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       readTimeout,
 			WriteTimeout:      writeTimeout,
@@ -57,7 +61,6 @@ func listenHTTP(ctx context.Context, bind address, h *handler, log *slog.Logger)
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		},
 	}
-	s.server.ConnState = s.silent.follow
 	go func() {
 		defer close(s.done)
 		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -79,7 +82,7 @@ func (s *httpServer) shutdown(ctx context.Context, grace time.Duration) error {
 		case <-ctx.Done():
 		}
 	}
-	hangUp := time.AfterFunc(silentGrace, s.silent.close)
+	hangUp := time.AfterFunc(silentGrace, s.conns.closeSilent)
 	err := s.server.Shutdown(ctx)
 	hangUp.Stop()
 	if err != nil {
@@ -99,32 +102,3 @@ func (s *httpServer) close() error {
 // silentGrace is how long a connection that has not yet said anything is waited
 // for when the server stops.
 const silentGrace = 200 * time.Millisecond
-
-// silentConns are the connections on which nothing has been received yet.
-// http.Server.Shutdown waits 5 s for them, and clients that dial more
-// connections than they use, as Go's do, always leave some.
-type silentConns struct {
-	mu    sync.Mutex
-	conns map[net.Conn]bool // guarded by mu
-}
-
-func (s *silentConns) follow(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state != http.StateNew {
-		delete(s.conns, c)
-		return
-	}
-	if s.conns == nil {
-		s.conns = map[net.Conn]bool{}
-	}
-	s.conns[c] = true
-}
-
-func (s *silentConns) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		_ = c.Close()
-	}
-}

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/peerlimit/peerlimit/auth"
 	"github.com/peerlimit/peerlimit/cache"
 	"github.com/peerlimit/peerlimit/cluster"
@@ -26,6 +28,7 @@ type services struct {
 	counts *cache.Counter
 
 	metrics  *metrics.Collector
+	refusals prometheus.Collector     // of the HTTP API
 	view     *admin.Handler           // of the member, for those who run it
 	policies []ratelimit.StoredPolicy // of the file, to be stored
 }
@@ -89,7 +92,7 @@ func (s *services) routes() []route {
 		(&cacheAPI{values: s.values, counters: s.counts, store: s.node.KV().Stats, log: s.log}).routes(),
 		(&policiesAPI{limits: s.limits, log: s.log}).routes(),
 		(&clusterAPI{node: s.node, view: s.view}).routes(),
-		newMetricsAPI(s.metrics, s.log).routes(),
+		newMetricsAPI(s.metrics, s.log, s.refusals).routes(),
 		keys,
 	)
 }
