@@ -209,7 +209,7 @@ func TestTables(t *testing.T) {
 	if err := r.writeTables(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"1234567", " 5 ", "0.08", "12345", "123", "first error: broken", "129.0", "91.0", "1.0", "77", hotLoad, "skipped redis_rate"} {
+	for _, want := range []string{"1234567", " 5 ", "0.08", "12345", "123", "first error: broken", "129.0", "91.0", "1.0", "77", hotLoad + ", not settled", "skipped redis_rate"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the tables:\n%s", want, out.String())
 		}

@@ -32,7 +32,19 @@ func (p *peerlimit) name() string     { return "peerlimit" }
 func (p *peerlimit) missing() string  { return "" }
 func (p *peerlimit) processes() []int { return pids(p.others) }
 
-func (p *peerlimit) start(ctx context.Context, _ int) (err error) {
+func (p *peerlimit) start(ctx context.Context, _ int) error {
+	if err := p.launch(ctx); err != nil {
+		return err
+	}
+	settled, err := p.settle(ctx, startTime/2)
+	if err == nil && !settled {
+		err = errors.New("the members have not settled: is the machine busy?")
+	}
+	return err
+}
+
+// launch starts all members.
+func (p *peerlimit) launch(ctx context.Context) (err error) {
 	s := settings{Cluster: "bench-" + strconv.Itoa(os.Getpid()), ID: "bench-01"}
 	if p.tls {
 		s.Secret = newSecret()
@@ -53,16 +65,13 @@ func (p *peerlimit) start(ctx context.Context, _ int) (err error) {
 		wait.Wait()
 	}
 	p.others = slices.DeleteFunc(started, func(c *child) bool { return c == nil })
-	if err := errors.Join(failed...); err != nil {
-		return err
-	}
-	return p.settle(ctx)
+	return errors.Join(failed...)
 }
 
 // settle waits until each member has its share of the slots, and none of them is
-// without a copy.
-func (p *peerlimit) settle(ctx context.Context) error {
-	for {
+// without a copy; false after that long.
+func (p *peerlimit) settle(ctx context.Context, patience time.Duration) (bool, error) {
+	for begin := time.Now(); ; {
 		settled := settledOn(p.own.node.Status(), p.members)
 		for _, other := range p.others {
 			var stats memberStats
@@ -70,17 +79,15 @@ func (p *peerlimit) settle(ctx context.Context) error {
 				break
 			}
 			if _, err := other.call(ctx, order{Do: doStats}, &stats); err != nil {
-				return err
+				return false, err
 			}
 			settled = stats.Settled(p.members)
 		}
-		if settled {
-			return nil
+		if settled || time.Since(begin) > patience {
+			return settled, nil
 		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return false, err
 		}
 	}
 }

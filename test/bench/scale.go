@@ -14,6 +14,9 @@ import (
 type scale struct {
 	Members int    `json:"members"`
 	Load    string `json:"load"`
+	// Settled: each member had its share of the slots, all with copies, before
+	// the load began. With too many members for the machine that does not come.
+	Settled bool `json:"settled"`
 	// PerCPUSecond is how many calls a second of processor time is enough for,
 	// that of all members.
 	PerSecond    float64 `json:"per_second"`
@@ -54,8 +57,12 @@ func (r *runner) scale(ctx context.Context, rep *report) error {
 	return errors.Join(failed...)
 }
 
-// settlingTime is for what members do after they have joined.
-const settlingTime = 3 * time.Second
+// settlingTime is for what members do after each has its share; settlePatience
+// is how long is waited for that.
+const (
+	settlingTime   = 3 * time.Second
+	settlePatience = time.Minute
+)
 
 func pause(ctx context.Context, d time.Duration) error {
 	select {
@@ -90,13 +97,17 @@ func (u used) since(before used) used {
 func (r *runner) scaleOne(ctx context.Context, p *peerlimit) (rows []scale, err error) {
 	starting, cancel := context.WithTimeout(ctx, startTime+time.Duration(p.members)*4*time.Second)
 	defer cancel()
-	if err := p.start(starting, 64); err != nil {
+	if err := p.launch(starting); err != nil {
 		return nil, fmt.Errorf("starting: %w", err)
+	}
+	settled, err := p.settle(starting, settlePatience)
+	if err != nil {
+		return nil, fmt.Errorf("settling: %w", err)
 	}
 	if err := pause(ctx, settlingTime); err != nil {
 		return nil, err
 	}
-	idle := scale{Members: p.members}
+	idle := scale{Members: p.members, Settled: settled}
 	begin := usedBy(p.processes())
 	if err := pause(ctx, 2*r.duration); err != nil {
 		return nil, err

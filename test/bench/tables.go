@@ -48,6 +48,9 @@ func (r *report) writeTables(w io.Writer) error {
 	if len(r.Scales) > 0 {
 		line("\nmembers\tload\tper second\tper CPU second\tp50 µs\tp99 µs\tCPU µs\twrites a call\tbytes a call\tidle CPU %%\tidle writes/s\tidle bytes/s\tcopies\terrors\tover limit")
 		for _, one := range r.Scales {
+			if !one.Settled {
+				one.Load += ", not settled"
+			}
 			line("%d\t%s\t%.0f\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%.0f\t%d\t%d\t%d", one.Members, one.Load, one.PerSecond, one.PerCPUSecond,
 				known(one.P50), known(one.P99), short(one.CPU), short(one.Writes), short(one.Bytes),
 				short(one.IdleCPU), one.IdleWrites, one.IdleBytes, one.Copies, one.Errors, one.Over)
