@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,8 @@ const (
 
 func newBorrower(t *table, boot uint64, wall func() time.Time, c *calendars) *borrower {
 	b := &borrower{table: t, boot: boot, base: time.Now(), wall: wall, calendars: c}
+	// A limiter of this process that was closed just now may have slices out.
+	b.seq.Store(rand.Uint64())
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }

@@ -33,6 +33,11 @@
 // and a cost that could never be allowed spend nothing. A changed limit keeps what
 // was used. Several checks at once, [Limiter.AllowAll], spend all or nothing.
 //
+// A member that sees a key of another's often is lent a part of its permits for up
+// to 100 ms and hands them out by itself, and remembers denials for up to 250 ms.
+// That keeps all of the above, but for what Policy.NoLeases names, which does
+// without.
+//
 // # What is not
 //
 // When nobody who may decide answers, a [FailureMode] decides, and the decision

@@ -338,3 +338,23 @@ func Example_fakes() {
 	// 200
 	// 429
 }
+
+// Members hand out permits of hot keys by themselves, unless a policy says that
+// each decision is its holder's.
+func ExamplePolicy_noLeases() {
+	policies, err := ratelimit.ParsePolicies([]byte(`
+policies:
+  - {name: payments, limit: 5000, period: 1h, no_leases: true}
+  - {name: api, limit: 5000, period: 1h}
+`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, s := range policies {
+		fmt.Println(s.Policy.Name, "is decided by holders only:", s.Policy.NoLeases)
+	}
+	// Output:
+	// payments is decided by holders only: true
+	// api is decided by holders only: false
+}

@@ -45,7 +45,7 @@ func TestLeasesNeverLendTooMuch(t *testing.T) {
 	for name, faults := range leaseClasses {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var leased, uses, windows int64
+			var leased, uses int64
 			leaseSeeds(func(seed uint64) bool {
 				w := runLeases(seed, Policy{}, faults, leaseBroken{})
 				for _, e := range w.log {
@@ -53,7 +53,6 @@ func TestLeasesNeverLendTooMuch(t *testing.T) {
 					if e.leased {
 						leased += e.cost
 					}
-					windows += int64(b2i(e.cost == 0))
 				}
 				for _, v := range w.wrong {
 					t.Errorf("-lease.seed=%d, %+v: %s", seed, w.policy, v)

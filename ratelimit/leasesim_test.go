@@ -55,7 +55,6 @@ type leaseWorld struct {
 	broken  leaseBroken
 	holder  *simHolder
 	members []*simBorrower
-	clocks  int64
 
 	log    []simEntry
 	resets int
@@ -157,11 +156,10 @@ type simHolder struct {
 
 	// The backup, and the version of its copy; it is safe to kill when the
 	// first copy is complete.
-	copied       int
-	backupState  []byte
-	backupOffset int64
-	backupSince  int64
-	full         bool
+	copied      int
+	backupState []byte
+	backupSince int64
+	full        bool
 }
 
 type simSpent struct {

@@ -33,6 +33,9 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 		if l := s.extra.lentOrNil(); l != nil && len(l.out) > 0 {
 			switch way := beside(l, &o); way {
 			case waitForSlices:
+				if o.kind == opLease {
+					return s, res, cluster.Effect{} // its borrower asks again
+				}
 				return notRun(s, res, m)
 			case byTheirRule:
 				r = &l.rule
