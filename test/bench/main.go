@@ -25,6 +25,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	redis.SetLogger(silence{}) // what fails while things are stopped is of no interest
 	again, err := runAs(ctx, os.Args[1:])
 	if !again {
 		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -41,7 +42,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	redis.SetLogger(silence{}) // what fails while things are stopped is of no interest
 	rep := &report{Machine: thisMachine(), Options: strings.Join(args, " ")}
 	r := &runner{options: o, progress: stderr}
 	switch {

@@ -144,7 +144,7 @@ func (r *runner) scaleUniform(ctx context.Context, p *peerlimit, s scale) (scale
 	s.P50 = rounded(float64(o.times.percentile(0.5)) / 1000)
 	s.P99 = rounded(float64(o.times.percentile(0.99)) / 1000)
 	s.Copies, err = p.copies(ctx)
-	return s, errors.Join(o.first, err)
+	return s, err
 }
 
 // account divides what was used by the calls.
@@ -176,6 +176,7 @@ func (r *runner) scaleHot(ctx context.Context, p *peerlimit, s scale) (scale, er
 	var calls int64
 	for _, one := range all {
 		calls += one.Calls
+		s.Errors += one.Failed
 	}
 	if err := errors.Join(failed...); err != nil || calls == 0 {
 		return s, errors.Join(err, fmt.Errorf("%d calls returned", calls))
