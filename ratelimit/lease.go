@@ -12,8 +12,8 @@ import (
 //	a slice is spent, and the backup knows it, before the borrower is told
 //	it ends 100 ms after the grant, or with its window, whichever is first;
 //	    the borrower counts from before it asked, so it stops earlier
-//	what is not used comes back, once; of what does not come back in time
-//	    all counts as used
+//	what is not used comes back, once, also for a while after that; of what
+//	    does not come back all counts as used
 //
 // In a window a slice is charged when it is granted and what comes back is
 // given back, all within that window. A bucket's slice is set aside, and what was
@@ -25,6 +25,9 @@ import (
 const (
 	// leaseFor is how long a slice can be used at most, ns.
 	leaseFor = int64(100 * time.Millisecond)
+	// leaseKept is how long a slice that has ended may still come back, ns: a
+	// borrower that got no processor for a while knows what it has not used.
+	leaseKept = int64(900 * time.Millisecond)
 	// leaseShortest is what must be left of a window for a slice to be worth
 	// its messages, ns.
 	leaseShortest = int64(10 * time.Millisecond)
@@ -65,7 +68,9 @@ type lease struct {
 	borrower uint64 // boot ID
 	seq      uint64
 	permits  int64
-	until    int64 // holder's monotonic clock, ns
+	// On the holder's monotonic clock, ns: it can be used until, and comes back
+	// before kept.
+	until, kept int64
 }
 
 func (x *extra) lentOrNil() *lent {
@@ -95,14 +100,20 @@ func (l *lent) find(borrower, seq uint64) int {
 	return slices.IndexFunc(l.out, func(v lease) bool { return v.borrower == borrower && v.seq == seq })
 }
 
-// last is when the last slice ends.
-func (l *lent) last() (until int64) {
+// last is when the last slice ends, and when nothing can come back any more.
+func (l *lent) last() (until, kept int64) {
 	if l != nil {
 		for i := range l.out {
-			until = max(until, l.out[i].until)
+			until, kept = max(until, l.out[i].until), max(kept, l.out[i].kept)
 		}
 	}
-	return until
+	return until, kept
+}
+
+// usable reports whether a borrower may hand out permits at now.
+func (l *lent) usable(now int64) bool {
+	until, _ := l.last()
+	return now < until
 }
 
 // permits is how many are out.
@@ -122,10 +133,13 @@ func (r *rule) same(o *rule) bool {
 	return r.calendar == o.calendar || r.calendar != nil && o.calendar != nil && *r.calendar == *o.calendar
 }
 
-// lapse ends the slices whose time is over.
+// lapse ends the slices that can't come back any more.
 func lapse(s *state, m moment) {
+	lapseWhere(s, m, func(v lease) bool { return v.kept <= m.now })
+}
+
+func lapseWhere(s *state, m moment, over func(lease) bool) {
 	old := s.extra.lent
-	over := func(v lease) bool { return v.until <= m.now }
 	if !slices.ContainsFunc(old.out, over) && (len(old.out) > 0 || m.now < old.quiet) {
 		return
 	}
@@ -194,7 +208,9 @@ func leaseGrant(s *state, r *rule, m moment, o *op, avail int64) (lasts int64, g
 	if s.kind != kindBucket {
 		charge(&after, r, m, n)
 	}
-	lasts = min(leaseFor, windowLeft(&after, m))
+	left := windowLeft(&after, m)
+	lasts = min(leaseFor, left)
+	kept := min(leaseFor+leaseKept, left)
 	if lasts < leaseShortest {
 		return 0, false
 	}
@@ -202,7 +218,7 @@ func leaseGrant(s *state, r *rule, m moment, o *op, avail int64) (lasts int64, g
 	o.cost = n
 	next := make([]lease, len(out), len(out)+1)
 	copy(next, out)
-	next = append(next, lease{o.id, o.seq, n, m.now + lasts})
+	next = append(next, lease{o.id, o.seq, n, m.now + lasts, m.now + kept})
 	s.extra = s.extra.withLent(&lent{*r, quiet, next})
 	return lasts, true
 }
@@ -216,7 +232,7 @@ func windowLeft(s *state, m moment) int64 {
 	case kindSliding:
 		return slidingLeft(s, m)
 	}
-	return leaseFor
+	return leaseFor + leaseKept
 }
 
 // leaseBack takes a slice back of which o.cost permits were not used. One that
@@ -230,7 +246,7 @@ func leaseBack(s *state, r *rule, m moment, o *op) bool {
 	v := old.out[i]
 	o.cost = min(o.cost, v.permits)
 	if s.kind == kindBucket {
-		bucketSpend(s, m, v.permits-o.cost)
+		bucketSpend(s, moment{now: min(m.now, v.until)}, v.permits-o.cost)
 	} else {
 		giveBack(s, r, m, o.cost)
 	}
@@ -263,15 +279,16 @@ type outstanding struct {
 // now. ordered says that s has changed.
 func recall(s *state, m moment, quiet int64) (out *outstanding, ordered bool) {
 	l := s.extra.lentOrNil()
-	if l == nil || len(l.out) == 0 {
+	if !l.usable(m.now) {
 		return nil, false
 	}
-	out = &outstanding{home: l.last() - m.now}
+	until, _ := l.last()
+	out = &outstanding{home: until - m.now}
 	if m.now < l.quiet {
 		return out, false
 	}
 	for i := range l.out {
-		if b := l.out[i].borrower; !slices.Contains(out.borrowers, b) {
+		if b := l.out[i].borrower; l.out[i].until > m.now && !slices.Contains(out.borrowers, b) {
 			out.borrowers = append(out.borrowers, b)
 		}
 	}
@@ -298,7 +315,7 @@ func mergeLent(x, y *lent, k kind) *lent {
 			return
 		}
 		if i := other.find(v.borrower, v.seq); i >= 0 {
-			v.until = max(v.until, other.out[i].until)
+			v.until, v.kept = max(v.until, other.out[i].until), max(v.kept, other.out[i].kept)
 			v.permits = min(v.permits, other.out[i].permits)
 		} else if k != kindBucket {
 			v.permits = 0

@@ -51,7 +51,15 @@ func TestLeaseRunsOut(t *testing.T) {
 	for _, p := range leasePolicies {
 		c := newCell(t)
 		c.lend(p, 1, 90)
+		c.lend(p, 2, 90)
 		c.advance(time.Duration(leaseFor))
+		if r := c.takeBack(p, 2, 90); !r.allowed() {
+			t.Errorf("%s%s, late: %+v", p.Algorithm, p.Align, r)
+		}
+		if r := c.take(p, 9_950); r.allowed() || r.out != nil || r.flags&resultSoon == 0 {
+			t.Errorf("%s%s: %+v", p.Algorithm, p.Align, r)
+		}
+		c.advance(time.Duration(leaseKept))
 		if r := c.takeBack(p, 1, 90); r.allowed() {
 			t.Errorf("%s%s: %+v", p.Algorithm, p.Align, r)
 		}

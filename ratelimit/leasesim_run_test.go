@@ -82,7 +82,7 @@ func TestLeasesComeHome(t *testing.T) {
 					{Name: "p", Limit: 1000 + int64(seed%5)*700, Period: 10_000 * time.Hour},
 				} {
 					w := runLeases(seed, p, faults, leaseBroken{})
-					if l := w.holder.state.extra.lentOrNil(); l != nil && l.last() > w.holder.clock(w)+leaseFor {
+					if until, _ := w.holder.state.extra.lentOrNil().last(); until > w.holder.clock(w)+leaseFor {
 						t.Fatalf("seed %d: a slice is out for longer than it lasts", seed)
 					}
 					rest := w.drain()
@@ -105,7 +105,7 @@ func TestLeasesComeHome(t *testing.T) {
 // drain takes what is left, one by one.
 func (w *leaseWorld) drain() (n int64) {
 	w.faults = leaseFaults{}
-	w.runUntil(w.now + 500*simMs)
+	w.runUntil(w.now + 1200*simMs)
 	for {
 		taken := false
 		o := op{kind: opTake, cost: 1, rule: ruleOf(w.policy, simEpoch+w.now)}

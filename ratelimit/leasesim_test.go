@@ -306,7 +306,7 @@ func (w *leaseWorld) apply(c cluster.Call, s state, o op) (state, result, cluste
 	l := s.extra.lentOrNil()
 	if w.broken.lapseFree && l != nil {
 		for _, v := range l.out {
-			if v.until <= m.now {
+			if v.kept <= m.now {
 				settle(&s, &l.rule, m)
 				leaseBack(&s, &l.rule, m, &op{id: v.borrower, seq: v.seq, cost: v.permits})
 			}

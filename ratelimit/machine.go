@@ -33,6 +33,10 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 		if l := s.extra.lentOrNil(); l != nil && len(l.out) > 0 {
 			switch way := beside(l, &o); way {
 			case waitForSlices:
+				if !l.usable(m.now) { // none is out that could be used any more
+					lapseWhere(&s, m, func(lease) bool { return true })
+					break
+				}
 				if o.kind == opLease {
 					return s, res, cluster.Effect{} // its borrower asks again
 				}
@@ -122,12 +126,12 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 	res.whole = wholeWithLent(&s, m)
 	if !res.allowed() && o.cost > avail {
 		res.retry = retryAfter(&s, r, m, o.cost, aside, asideUntil)
-		if aside > 0 {
+		if _, kept := s.extra.lentOrNil().last(); aside > 0 || kept > m.now {
 			res.flags |= resultSoon
 		}
 		if o.spends() {
 			if res.out, changed = recall(&s, m, quietAfterDenial); res.out != nil {
-				res.flags |= resultOut | resultSoon
+				res.flags |= resultOut
 			}
 		}
 	}
@@ -151,7 +155,8 @@ func expiry(s *state, m moment, whole int64) (at int64) {
 		at = m.now + whole
 	}
 	if s.extra != nil {
-		at = max(at, lastReserved(s), s.extra.lent.last())
+		_, kept := s.extra.lent.last()
+		at = max(at, lastReserved(s), kept)
 	}
 	return at
 }

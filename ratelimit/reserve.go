@@ -41,7 +41,8 @@ func held(s *state, m moment) (permits, until int64) {
 		return 0, 0
 	}
 	if l := s.extra.lent; l != nil && s.kind == kindBucket {
-		permits, until = l.permits(), l.last()
+		permits = l.permits()
+		_, until = l.last()
 	}
 	if len(s.extra.reserved) == 0 {
 		return permits, until

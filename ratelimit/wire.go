@@ -51,6 +51,7 @@ func (machine) AppendState(b []byte, s state, now int64) []byte {
 		b = binary.AppendUvarint(b, uint64(len(l.out)))
 		for _, v := range l.out {
 			b = appendItem(b, v.borrower, v.permits, v.until-now)
+			b = binary.AppendVarint(b, v.kept-now)
 			b = binary.AppendUvarint(b, v.seq)
 		}
 	}
@@ -115,7 +116,12 @@ func (r *reader) lent(now int64) *lent {
 	l.quiet = now + quiet
 	for range r.count() {
 		borrower, permits, left := r.item()
-		l.out = append(l.out, lease{borrower, r.uvarint(math.MaxUint64), permits, now + left})
+		kept := r.varint()
+		if kept < left || kept > maxDebt {
+			r.bad = true
+			return nil
+		}
+		l.out = append(l.out, lease{borrower, r.uvarint(math.MaxUint64), permits, now + left, now + kept})
 	}
 	return l
 }
