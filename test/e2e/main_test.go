@@ -18,6 +18,9 @@ func TestMain(m *testing.M) {
 		serveEcho() // this process is the control of another one; see echo_test.go
 		return
 	}
+	if os.Getenv(serviceVariable) != "" {
+		os.Exit(serveService()) // this process is a replica of a service; see service_test.go
+	}
 	os.Exit(testMain(m))
 }
 

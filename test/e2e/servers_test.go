@@ -30,8 +30,8 @@ var (
 	perKey = ratelimit.Policy{Name: "key", Limit: 25, Period: time.Hour, Algorithm: ratelimit.FixedWindow}
 )
 
-// patient gives members in one process more time than they need: they share a
-// scheduler, and what is tested here is not when one counts as dead.
+// patient gives members more time than they need, where when one counts as dead
+// is not what is tested.
 func patient(_ int, cfg *cluster.Config) {
 	const ms = time.Millisecond
 	cfg.Timings = cluster.Timings{Grant: 1500 * ms, Beat: 50 * ms, Suspect: 500 * ms, Gap: 500 * ms, CopyEvery: 20 * ms, Call: 10_000 * ms}
