@@ -80,7 +80,11 @@ func (h *handler) refuseCaller(w http.ResponseWriter, status int, detail string)
 // ServeHTTP answers every request in the API's own form, also those that no
 // route takes; without a token nobody learns which routes there are.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h.closing.Load() {
+	// A proxy that believes a Content-Length beside Transfer-Encoding takes what
+	// follows for the next request. So nothing follows (RFC 9112, section 6.1:
+	// a server must close the connection after such a request; net/http does
+	// not say which of the chunked ones had a length too).
+	if h.closing.Load() || len(r.TransferEncoding) > 0 {
 		w.Header().Set("Connection", "close")
 	}
 	current := h.current.Load()
