@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +96,43 @@ func TestConnectionsThatMakeNoSenseAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())
 	assert.EqualValues(t, 3, h.refusedFor(refusedUnreadable))
+}
+
+// A proxy in front may take what follows a chunked request for part of it.
+func TestNothingFollowsAChunkedRequest(t *testing.T) {
+	s, err := listenHTTP(t.Context(), "127.0.0.1:0", testAPI(t, &tokens{}), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.close()) }()
+	conn, err := net.Dial("tcp", s.addr())
+	require.NoError(t, err)
+	defer conn.Close()
+	const follows = "GET /v1/ratelimit HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+	_, err = fmt.Fprintf(conn, "POST /v1/ratelimit/check HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n%s",
+		len(validCheck), validCheck, follows)
+	require.NoError(t, err)
+	answers, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	assert.Equal(t, 1, strings.Count(string(answers), "HTTP/1.1 "), "%s", answers)
+	assert.Contains(t, string(answers), "HTTP/1.1 200 OK")
+	assert.Contains(t, string(answers), "Connection: close")
+}
+
+func FuzzOwnHost(f *testing.F) {
+	f.Add("127.0.0.1:8080")
+	f.Add("[::1%25lo]:1")
+	f.Add("localhost")
+	f.Add("rebound.example")
+	f.Fuzz(func(t *testing.T, host string) {
+		_ = isOwnHost(host) // must not panic
+		if strings.ContainsAny(host, ":%[]") {
+			return // of an address: nothing that DNS could point elsewhere
+		}
+		for _, port := range []string{"", ":80"} {
+			if isOwnHost(host + ".example" + port) {
+				t.Errorf("%q under a name of others is ours", host)
+			}
+		}
+	})
 }
 
 func TestWithoutTokensOnlyThisMachinesNamesAreAnswered(t *testing.T) {

@@ -36,11 +36,11 @@ func decode(document []byte) (any, error) {
 	if err := yaml.Unmarshal(document, &kind); err != nil {
 		return nil, err
 	}
-	make := kinds[kind]
-	if make == nil {
+	newObject := kinds[kind]
+	if newObject == nil {
 		return nil, errors.New("unexpected kind " + kind.String())
 	}
-	object := make()
+	object := newObject()
 	return object, yaml.UnmarshalStrict(document, object, yaml.DisallowUnknownFields)
 }
 
