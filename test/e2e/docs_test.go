@@ -3,6 +3,7 @@ package e2e
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -231,4 +232,30 @@ func TestTheRecipeForALaptop(t *testing.T) {
 	}
 	assert.Contains(t, said[1], "allowed: 4 of 5")
 	assert.Contains(t, said[2], "allowed: 3 of 5", "the second check was not of the same limit")
+}
+
+var goName = regexp.MustCompile("\\b(ratelimit|cache|cluster|auth|Cache|Counter|Limiter|Decision)\\.([A-Z][A-Za-z]+)\\b")
+
+// Every function, type and constant of ours that a document names is exported.
+func TestDocumentsNameGoThatThereIs(t *testing.T) {
+	inPackage := map[string]string{"Cache": "cache.Cache", "Counter": "cache.Counter", "Limiter": "ratelimit.Limiter", "Decision": "ratelimit.Decision"}
+	named := map[string]string{}
+	for name, text := range documents(t) {
+		for _, span := range inline.FindAllString(text, -1) {
+			for _, match := range goName.FindAllStringSubmatch(span, -1) {
+				of := match[1]
+				if in, ok := inPackage[of]; ok {
+					of = in
+				}
+				named[of+"."+match[2]] = name
+			}
+		}
+	}
+	assert.Greater(t, len(named), 15, "names are not found any more")
+	for of, document := range named {
+		c := exec.Command("go", "doc", modulePath+"/"+of)
+		c.Dir = root(t)
+		out, err := c.CombinedOutput()
+		assert.NoError(t, err, "%s names %s: %s", document, of, out)
+	}
 }
