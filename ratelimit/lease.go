@@ -133,9 +133,24 @@ func (r *rule) same(o *rule) bool {
 	return r.calendar == o.calendar || r.calendar != nil && o.calendar != nil && *r.calendar == *o.calendar
 }
 
-// lapse ends the slices that can't come back any more.
+// lapse ends the slices that can't come back any more: all, when their window is
+// over. Their own time does not say so where another member has taken over, for
+// with each copy it gains the time that the copy was under way, and a calendar's
+// window does not.
 func lapse(s *state, m moment) {
-	lapseWhere(s, m, func(v lease) bool { return v.kept <= m.now })
+	over := windowOver(s, m)
+	lapseWhere(s, m, func(v lease) bool { return over || v.kept <= m.now })
+}
+
+// windowOver reports whether the window that s was last charged in is over.
+func windowOver(s *state, m moment) bool {
+	switch s.kind {
+	case kindFixed, kindSliding:
+		return m.now-s.a >= s.d
+	case kindCalendar:
+		return m.wall >= s.c
+	}
+	return false
 }
 
 func lapseWhere(s *state, m moment, over func(lease) bool) {

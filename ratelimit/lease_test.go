@@ -294,3 +294,24 @@ func TestLeaseOfAnotherRule(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A slice's own time gains the time that a copy is under way; the calendar's does
+// not. So a return that comes after the window changes nothing of the next.
+func TestReturnAfterTheWindow(t *testing.T) {
+	p := Calendar("p", 10_000, Second, nil)
+	a := newCell(t)
+	a.take(p, 1)
+	a.advance(950 * time.Millisecond)
+	a.lend(p, 1, 50)
+	b := newCell(t)
+	b.now, b.wall, b.expires = 77*int64(time.Hour), a.wall+40*simMs, 80*int64(time.Hour)
+	var err error
+	if b.state, err = (machine{}).ParseState((machine{}).AppendState(nil, a.state, a.now), b.now); err != nil {
+		t.Fatal(err)
+	}
+	b.advance(15 * time.Millisecond) // of the next window
+	b.take(p, 30)
+	if r := b.takeBack(p, 1, 50); r.allowed() || b.status(p, 1).remaining != 9_970 {
+		t.Errorf("%+v, %+v", r, b.status(p, 1))
+	}
+}
