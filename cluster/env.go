@@ -138,7 +138,7 @@ func ReadSecrets(file string) ([][]byte, error) {
 	}
 	var out [][]byte
 	for line := range bytes.Lines(text) {
-		if line = bytes.TrimSpace(line); len(line) > 0 {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
 			out = append(out, line)
 		}
 	}

@@ -109,6 +109,7 @@ func TestValuesAreSharedByAllMembers(t *testing.T) {
 
 // A rolling restart of all members keeps every value.
 func TestValuesOutliveARollingRestart(t *testing.T) {
+	needSoak(t, soakShort)
 	for _, pause := range []time.Duration{3 * time.Second, 20 * time.Second}[:soak(t).of(1, 1, 2)] {
 		t.Run(pause.String(), func(t *testing.T) { rollWithValues(t, pause) })
 	}

@@ -173,6 +173,7 @@ func (d *degradedAnswers) awaitRecovery(t *testing.T, m *Member, keys []string) 
 // the key begins anew. When the others die one after the other, nothing is
 // degraded: the last one knows everything, and says that nobody else does.
 func TestHolderAndBackupDieAtOnce(t *testing.T) {
+	needSoak(t, soakShort)
 	control := StartControl(t)
 	cluster := NewCluster(t, 0, MemberOptions{})
 	for i := range 5 {

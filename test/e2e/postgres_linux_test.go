@@ -44,6 +44,7 @@ func StartPostgreSQL(t testing.TB) *PostgreSQL {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		p.Stop()
+		secrets.search("what PostgreSQL was asked in "+t.Name(), []byte(p.Log(0)))
 		require.NoError(t, os.RemoveAll(p.dir))
 	})
 	if os.Geteuid() == 0 { // it refuses to run as root

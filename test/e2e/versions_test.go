@@ -16,6 +16,7 @@ import (
 // beyond the larger limit, those with the smaller one admit nobody beyond theirs,
 // and what was used is kept.
 func TestTwoVersionsWithDifferentLimits(t *testing.T) {
+	needSoak(t, soakShort)
 	const before, after = 100, 150
 	const half = 60 // what is used, before the deployment, of the keys that are left alone during it
 	cluster := NewCluster(t, 0, MemberOptions{})
