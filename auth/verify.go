@@ -95,7 +95,15 @@ func (a *Authenticator) verifySlow(ctx context.Context, key string, d *Digest) (
 		case o.changed, o.shared, !own && o.err == nil:
 			continue // look in the cache again, or read again
 		case o.err != nil:
-			if r, ok := a.fallback(ctx, d); ok {
+			r, ok := a.fallback(ctx, d)
+			if !ok && e != nil && !waited {
+				// Nothing was confirmed while nobody asked, or not since the store went away.
+				waited = true
+				if a.confirm(ctx) {
+					r, ok = a.fallback(ctx, d)
+				}
+			}
+			if ok {
 				return r, nil
 			}
 			return a.unavailable(FromStore, o.err)

@@ -225,6 +225,25 @@ func TestStoreDown(t *testing.T) {
 	})
 }
 
+// A member that nobody asked for a while has confirmed nothing meanwhile, and does not know yet that the store is down:
+// the first who asks is answered as the others are.
+func TestStoreDownFoundByAnIdleMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, ms := newCluster(t, 2)
+		m := ms[0]
+		_, key := m.create(t, Spec{})
+		m.verify(t, key, Valid)
+		time.Sleep(6 * time.Minute)
+		m.store.down.Store(true)
+		if !m.verifyFrom(t, key, Valid, FromNear).Stale {
+			t.Error("not stale after 6 minutes")
+		}
+		m.verify(t, "unknown", Unavailable)
+		time.Sleep(5 * time.Minute)
+		m.verify(t, key, Unavailable) // too old even for that
+	})
+}
+
 func TestNoStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, ms := newCluster(t, 1, func(c *Config) { c.StaleTTL = NoStale })
