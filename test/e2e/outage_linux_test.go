@@ -174,9 +174,15 @@ func staleReplicas(t *testing.T, server *PostgreSQL, key string) *replicas {
 		require.NoError(t, err)
 		t.Cleanup(func() { assert.NoError(t, keys.Close()) })
 		r.keys = append(r.keys, keys)
-		result, err := keys.Verify(t.Context(), key)
-		require.NoError(t, err)
-		require.Equal(t, auth.Valid, result.Verdict)
+	}
+	for i, keys := range r.keys { // what was read before the first confirmation is not kept
+		Eventually(t, 10*time.Second, func() error {
+			result, err := keys.Verify(t.Context(), key)
+			if err == nil && (result.Verdict != auth.Valid || !result.Cached) {
+				err = fmt.Errorf("replica %d: not cached: %+v", i, result)
+			}
+			return err
+		})
 	}
 	return r
 }
