@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -136,8 +137,9 @@ func (a *ratelimitAPI) answerAll(w http.ResponseWriter, buffer *bodyBuffer, all 
 	var denied quotaHeaders
 	for i := range all.Decisions {
 		if d := &all.Decisions[i]; !d.Allowed {
-			denied.add(a.inForce(&checks[i].Policy), d)
-			if a.nobodyDecided(d) {
+			policy := a.inForce(&checks[i].Policy)
+			denied.add(policy, d)
+			if a.nobodyDecided(policy, d) {
 				status = http.StatusServiceUnavailable
 			}
 		}
@@ -152,11 +154,12 @@ func (a *ratelimitAPI) answer(w http.ResponseWriter, body []byte, allowed bool, 
 		writeJSON(w, http.StatusOK, body)
 		return
 	}
+	policy = a.inForce(policy)
 	var denied quotaHeaders
-	denied.add(a.inForce(policy), d)
+	denied.add(policy, d)
 	denied.set(w.Header())
 	status := http.StatusTooManyRequests
-	if a.nobodyDecided(d) {
+	if a.nobodyDecided(policy, d) {
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, body)
@@ -173,8 +176,8 @@ func (a *ratelimitAPI) inForce(p *ratelimit.Policy) *ratelimit.Policy {
 
 // nobodyDecided reports whether a call was denied though nobody found that it
 // asks for too much: that is the service's fault, not the caller's.
-func (a *ratelimitAPI) nobodyDecided(d *ratelimit.Decision) bool {
-	return d.Degraded && !d.Allowed && a.mode != ratelimit.FailLocal
+func (a *ratelimitAPI) nobodyDecided(p *ratelimit.Policy, d *ratelimit.Decision) bool {
+	return d.Degraded && !d.Allowed && cmp.Or(p.OnUnavailable, a.mode) != ratelimit.FailLocal
 }
 
 // size answers how many keys have something used, over the cluster and of these

@@ -234,7 +234,7 @@ func TestTheRecipeForALaptop(t *testing.T) {
 	assert.Contains(t, said[2], "allowed: 3 of 5", "the second check was not of the same limit")
 }
 
-var goName = regexp.MustCompile("\\b(ratelimit|cache|cluster|auth|Cache|Counter|Limiter|Decision)\\.([A-Z][A-Za-z]+)\\b")
+var goName = regexp.MustCompile(`\b(ratelimit|cache|cluster|auth|Cache|Counter|Limiter|Decision)\.([A-Z][A-Za-z]+)\b`)
 
 // Every function, type and constant of ours that a document names is exported.
 func TestDocumentsNameGoThatThereIs(t *testing.T) {
