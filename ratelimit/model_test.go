@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math/big"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 )
@@ -12,13 +13,17 @@ var sequenceSeed = flag.Uint64("sequence", 0, "run only this sequence of the mod
 
 var sequenceCount = uint64(100_000)
 
-// sequences runs f with 100,000 random streams, 5,000 under -short. Each stream
+// sequences runs f with 100,000 random streams where PEERLIMIT_SOAK is set, 10,000
+// otherwise, 5,000 under -short. Each stream
 // has a seed of its own, which a failure names.
 func sequences(t *testing.T, f func(t *testing.T, rnd *rand.Rand)) {
 	t.Helper()
 	n := sequenceCount
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		n = min(n, 5_000)
+	case os.Getenv("PEERLIMIT_SOAK") == "":
+		n = min(n, 10_000)
 	}
 	first := uint64(1)
 	if *sequenceSeed > 0 {
