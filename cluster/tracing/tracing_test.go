@@ -3,8 +3,6 @@ package tracing_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
-	"go.uber.org/goleak"
 
 	"github.com/peerlimit/peerlimit/cluster"
 	"github.com/peerlimit/peerlimit/cluster/clustertest"
@@ -23,22 +20,7 @@ import (
 	"github.com/peerlimit/peerlimit/ratelimit"
 )
 
-// memberlist does not wait for its goroutines when it is shut down; a probe
-// under way ends about a second later.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			break
-		}
-	}
-	if err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { clustertest.Main(m) }
 
 // record returns a provider and what it records.
 func record(t *testing.T) (*sdk.TracerProvider, *tracetest.SpanRecorder) {

@@ -1,0 +1,4 @@
+package cluster
+
+// Slowness is for tests from outside.
+const Slowness = slowness
