@@ -369,6 +369,9 @@ func (e tableEntries[S, O, R, M]) serve(r request) bool {
 			o.reply(r.from, r.id, evAnswered, result)
 			return true
 		}
+		if o.recent.waits(r.id) {
+			return true // its first sending is answered, unless the slot is lost
+		}
 	}
 	now := o.clock.now()
 	call := Call{Now: now, ID: r.id, Again: r.again, WallOffset: o.clock.wallOffset(now)}
@@ -379,10 +382,12 @@ func (e tableEntries[S, O, R, M]) serve(r request) bool {
 	slot := uint16(r.hash % store.Slots)
 	if ticket.Wait() {
 		to, id := r.from, r.id
+		o.recent.wait(id)
 		e.Await(slot, ticket, func(acknowledged bool) {
 			if acknowledged {
 				e.answer(to, id, result)
 			} // else: silence; the caller asks whoever holds the slot then
+			o.recent.waited(id)
 		})
 		o.urge(slot)
 		return true

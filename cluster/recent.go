@@ -2,9 +2,9 @@ package cluster
 
 import "sync"
 
-// recent remembers the answers to other members' latest operations, so that
-// one which is sent again because its answer was late is answered and not run
-// a second time. It is this member's alone: what ran at a holder that died may
+// recent remembers the answers to other members' latest operations, and which
+// of them still wait for the backup, so that one which is sent again because its
+// answer was late is answered and not run a second time. It is this member's alone: what ran at a holder that died may
 // run again at the next.
 type recent struct{ shards [64]recentShard }
 
@@ -14,9 +14,10 @@ type recent struct{ shards [64]recentShard }
 const recentKept = 128
 
 type recentShard struct {
-	mu   sync.Mutex
-	next int
-	ring [recentKept]recentAnswer
+	mu      sync.Mutex
+	next    int
+	ring    [recentKept]recentAnswer
+	waiting map[uint64]struct{} // operations that ran here and wait for the backup
 }
 
 type recentAnswer struct {
@@ -51,4 +52,31 @@ func (r *recent) get(id uint64) (result []byte, ok bool) {
 		}
 	}
 	return nil, false
+}
+
+// wait notes that id has run and waits for the backup; waited that it does no more.
+func (r *recent) wait(id uint64) {
+	sh := r.shard(id)
+	sh.mu.Lock()
+	if sh.waiting == nil {
+		sh.waiting = make(map[uint64]struct{})
+	}
+	sh.waiting[id] = struct{}{}
+	sh.mu.Unlock()
+}
+
+func (r *recent) waited(id uint64) {
+	sh := r.shard(id)
+	sh.mu.Lock()
+	delete(sh.waiting, id)
+	sh.mu.Unlock()
+}
+
+// waits reports whether id has run and waits for the backup.
+func (r *recent) waits(id uint64) bool {
+	sh := r.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, ok := sh.waiting[id]
+	return ok
 }

@@ -24,3 +24,14 @@ func TestRecentAnswers(t *testing.T) {
 	_, ok = r.get(7)
 	require.False(t, ok, "others came after it")
 }
+
+func TestWhatWaitsForTheBackupIsKnown(t *testing.T) {
+	r := new(recent)
+	require.False(t, r.waits(7))
+	r.wait(7)
+	r.wait(8)
+	require.True(t, r.waits(7))
+	r.waited(7)
+	require.False(t, r.waits(7))
+	require.True(t, r.waits(8))
+}
