@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -315,7 +316,11 @@ func TestANewLifeReplacesTheFormerOne(t *testing.T) {
 }
 
 func TestFiveAtOnceFormOneCluster(t *testing.T) {
-	for range 3 {
+	rounds := 1
+	if os.Getenv("PEERLIMIT_SOAK") != "" {
+		rounds = 3
+	}
+	for range rounds {
 		var ports []string
 		var held []net.Listener
 		for range 5 {

@@ -111,6 +111,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoAsJSON(t *testing.T) {
+	needSoak(t, soakShort)
 	code, stdout, stderr := runDemo(t, "--json")
 	require.Equal(t, 0, code, stderr)
 	var report struct {

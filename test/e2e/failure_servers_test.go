@@ -54,6 +54,7 @@ func (l *lineLog) count(words ...string) (n int) {
 // the policy's failure mode, and never 429 or RESOURCE_EXHAUSTED where nobody
 // found that a caller asks for too much.
 func TestServersWhileNobodyMayDecide(t *testing.T) {
+	needSoak(t, soakShort)
 	members := clustertest.Start(t, 3, patient, func(_ int, cfg *cluster.Config) {
 		cfg.MinMembers = 2
 		cfg.Timings.Call = 2 * time.Second // above the grant, and not longer than this test likes to wait

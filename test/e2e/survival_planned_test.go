@@ -11,6 +11,7 @@ const halfUsed = 10_000
 // One joins, one leaves: no limit gives one too many or one too few, no counter
 // is lost, and no call notices.
 func TestJoinAndLeaveLoseNothing(t *testing.T) {
+	needSoak(t, soakShort)
 	s := newScene(t, sceneOptions{Members: 2, Counters: halfUsed / 5})
 	s.Join(1)
 	s.Rest(300 * time.Millisecond)

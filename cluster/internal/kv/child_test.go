@@ -277,6 +277,7 @@ func (n *testNet) killProcess(m *testMember) {
 }
 
 func TestKilledMember(t *testing.T) {
+	needSoak(t)
 	t.Parallel()
 	n := newTestNet(t)
 	const count = 2000

@@ -94,6 +94,7 @@ func TestLeaveUnderLoad(t *testing.T) {
 }
 
 func TestKillUnderLoad(t *testing.T) {
+	needSoak(t)
 	t.Parallel()
 	n := newTestNet(t)
 	oldest := n.startProcess()
@@ -117,8 +118,8 @@ func TestKillUnderLoad(t *testing.T) {
 // The wedge that the watchdog is for, where it is to be had: olric's coordinator
 // dies under load and a new member comes, again and again. Set PEERLIMIT_SOAK.
 func TestSoakCoordinatorKilled(t *testing.T) {
-	if os.Getenv("PEERLIMIT_SOAK") == "" {
-		t.Skip("PEERLIMIT_SOAK is not set")
+	if os.Getenv("PEERLIMIT_SOAK") != "full" {
+		t.Skip("takes minutes: set PEERLIMIT_SOAK=full")
 	}
 	n := newTestNet(t)
 	ms := []*testMember{n.startProcess(), n.startProcess(), n.startProcess()}
@@ -148,5 +149,13 @@ func TestSoakCoordinatorKilled(t *testing.T) {
 		if missing > 0 {
 			t.Errorf("round %d: %d of 2000 are missing", round, missing)
 		}
+	}
+}
+
+// needSoak skips a test that takes 10 s, where PEERLIMIT_SOAK is not set.
+func needSoak(t testing.TB) {
+	t.Helper()
+	if os.Getenv("PEERLIMIT_SOAK") == "" {
+		t.Skip("takes long: set PEERLIMIT_SOAK=short")
 	}
 }
