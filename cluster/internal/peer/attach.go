@@ -2,6 +2,7 @@ package peer
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -95,7 +96,9 @@ func (t *Transport) forget(p *member) {
 // lose reports a loss to those who wait for the peer. To the breaker it is one failure, however many wait: a hundred
 // calls lost with one connection say no more about the peer than one.
 func (t *Transport) lose(p *member, loss Loss) {
-	p.breaker.leave(nil, failed)
+	if !errors.Is(loss.Err, ErrUnreachable) { // that the dial has told already
+		p.breaker.leave(nil, failed)
+	}
 	if loss.Gone || loss.Lane == LaneCalls {
 		p.calls.failAll(loss.Err)
 	}

@@ -32,9 +32,9 @@ type BreakerChange struct {
 
 // What makes a breaker open and close.
 const (
-	breakerFailures  = 5           // in a row
-	breakerSuccesses = 2           // when half-open; also the most that are tried at once
-	breakerOpenFor   = time.Second // a peer is back sooner than a store, and a try costs it little
+	breakerFailures  = 5 // in a row
+	breakerSuccesses = 2 // when half-open; also the most that are tried at once
+	breakerOpenFor   = 10 * time.Second
 )
 
 // outcome is what became of a call, as far as the peer is to blame or to praise.
@@ -104,6 +104,13 @@ func (b *breaker) reset() {
 func (b *breaker) connected() {
 	if b.state() != BreakerClosed {
 		b.reset()
+	}
+}
+
+// unreachable tells that a dial failed. When half-open that is the outcome of a try.
+func (b *breaker) unreachable() {
+	if ticket, ok := b.enter(); ok {
+		b.leave(ticket, failed)
 	}
 }
 

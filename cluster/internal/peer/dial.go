@@ -127,6 +127,7 @@ func (l *link) settled() bool {
 
 // failed gives up what was queued for the attempt.
 func (l *link) failed(err error) {
+	l.peer.breaker.unreachable()
 	l.mu.Lock()
 	dropped := len(l.queue)
 	l.queue, l.queued = nil, 0
