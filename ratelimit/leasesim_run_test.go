@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	leaseRuns = flag.Uint64("lease.runs", 0, "runs of the simulator of leases, each class of faults; 0: 25, 100 with PEERLIMIT_SOAK=short, 1,000 with full")
+	leaseRuns = flag.Uint64("lease.runs", 0, "runs of the simulator of leases, each class of faults; 0: 8, 100 with PEERLIMIT_SOAK=short, 1,000 with full")
 	leaseSeed = flag.Uint64("lease.seed", 0, "run only this seed of the simulator of leases")
 )
 
@@ -28,7 +28,7 @@ var leaseClasses = map[string]leaseFaults{
 func leaseSeeds(f func(seed uint64) bool) {
 	first, n := uint64(1), *leaseRuns
 	if n == 0 {
-		n = map[string]uint64{"": 25, "short": 100, "full": 1000}[os.Getenv("PEERLIMIT_SOAK")]
+		n = map[string]uint64{"": 8, "short": 100, "full": 1000}[os.Getenv("PEERLIMIT_SOAK")]
 	}
 	if testing.Short() {
 		n = min(n, 15)

@@ -13,17 +13,14 @@ var sequenceSeed = flag.Uint64("sequence", 0, "run only this sequence of the mod
 
 var sequenceCount = uint64(100_000)
 
-// sequences runs f with 100,000 random streams where PEERLIMIT_SOAK is set, 10,000
-// otherwise, 5,000 under -short. Each stream
+// sequences runs f with 100,000 random streams where PEERLIMIT_SOAK is set,
+// 5,000 otherwise. Each stream
 // has a seed of its own, which a failure names.
 func sequences(t *testing.T, f func(t *testing.T, rnd *rand.Rand)) {
 	t.Helper()
 	n := sequenceCount
-	switch {
-	case testing.Short():
+	if testing.Short() || os.Getenv("PEERLIMIT_SOAK") == "" {
 		n = min(n, 5_000)
-	case os.Getenv("PEERLIMIT_SOAK") == "":
-		n = min(n, 10_000)
 	}
 	first := uint64(1)
 	if *sequenceSeed > 0 {

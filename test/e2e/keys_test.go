@@ -95,7 +95,7 @@ func keyCluster(t *testing.T, n int) *Cluster {
 func TestRevokedKeyIsRefusedEverywhereAtOnce(t *testing.T) {
 	cluster := keyCluster(t, 3)
 	members := cluster.Members()
-	times := soak(t).of(200, 200, 1000)
+	times := soak(t).of(50, 200, 1000)
 	var took []time.Duration
 	for i := range times {
 		ctx, cancel := short()
@@ -162,7 +162,7 @@ func TestStoppedMemberNeverServesARevokedKey(t *testing.T) {
 	cluster := keyCluster(t, 3)
 	members := cluster.Members()
 	stopped := members[2]
-	for i := range soak(t).of(3, 5, 50) {
+	for i := range soak(t).of(1, 5, 50) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		key, err := members[0].CreateKey(ctx)
 		require.NoError(t, err)
