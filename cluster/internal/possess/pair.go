@@ -134,14 +134,21 @@ func (m *Machine) granted(p *pair, sent int64, term uint64) {
 			}
 		}
 	default:
-		until := p.grant.Until()
-		p.grant.Extend(sent + m.cfg.Grant)
-		if until <= m.now && p.grant.Until() > m.now {
-			for s := range m.slots { // it was not running
-				if st := &m.slots[s]; st.role == roleHolder && st.cover == p.id {
-					m.port.Wake(uint16(s))
-				}
-			}
+		m.extend(p.grant, sent+m.cfg.Grant, p.id)
+	}
+}
+
+// extend renews the grant of cover, this member itself where it is alone. Where
+// it had run out, what was parked meanwhile is woken.
+func (m *Machine) extend(g *store.Grant, until int64, cover ID) {
+	lapsed := g.Until() <= m.now
+	g.Extend(until)
+	if !lapsed || g.Until() <= m.now {
+		return
+	}
+	for s := range m.slots {
+		if st := &m.slots[s]; st.role == roleHolder && st.cover == cover {
+			m.port.Wake(uint16(s))
 		}
 	}
 }

@@ -10,7 +10,7 @@ func (m *Machine) Tick(now int64) {
 	if !m.started {
 		return
 	}
-	m.renewAlone()
+	m.extend(m.aloneGrant, now+m.cfg.Gap, m.cfg.Self)
 	m.beat()
 	every := m.cfg.Scan
 	if m.calm && !m.stirred() {
@@ -33,21 +33,6 @@ func (m *Machine) Tick(now int64) {
 		m.port.TakeMarks(m.queueBackup)
 	}
 	m.leave()
-}
-
-// renewAlone lets slots be served on that are served alone. What was parked
-// because this member did not run for a while is woken.
-func (m *Machine) renewAlone() {
-	lapsed := m.aloneGrant.Until() <= m.now
-	m.aloneGrant.Extend(m.now + m.cfg.Gap)
-	if !lapsed {
-		return
-	}
-	for s := range m.slots {
-		if m.slots[s].role == roleHolder && m.slots[s].cover == m.cfg.Self {
-			m.port.Wake(uint16(s))
-		}
-	}
 }
 
 // calmScans is how many times rarer slots are looked over while each is where it
