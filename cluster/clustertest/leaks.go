@@ -9,19 +9,24 @@ import (
 )
 
 // Main runs a package's tests and fails them where a goroutine is left: call it in
-// TestMain. It looks for some seconds, for memberlist does not wait for its
-// goroutines when it is shut down, and a probe under way ends about a second later.
+// TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
-	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			break
-		}
-	}
-	if err != nil && code == 0 {
+	if err := Leaked(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// Leaked returns an error that names the goroutines which are left. It looks for
+// some seconds, for memberlist does not wait for its own when a member ends: a
+// probe that is under way goes on for about a second.
+func Leaked() (err error) {
+	for range 10 {
+		if err = goleak.Find(); err == nil {
+			return nil
+		}
+	}
+	return err
 }

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/peerlimit/peerlimit/cluster/clustertest"
 )
 
 // nodeBinary is cmd/node, built once for all tests.
@@ -56,22 +56,10 @@ func testMain(m *testing.M) int {
 		code = 1
 	}
 	if code == 0 {
-		if err := leaked(); err != nil {
+		if err := clustertest.Leaked(); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			code = 1
 		}
 	}
 	return code
-}
-
-// leaked looks for goroutines that tests left behind. memberlist does not wait
-// for its own when a member in this process ends: a probe that is under way goes
-// on for about a second.
-func leaked() (err error) {
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			return nil
-		}
-	}
-	return err
 }
