@@ -182,7 +182,7 @@ func TestTwoTablesOverMembers(t *testing.T) {
 	n, err := tables[0][0].Count(ctx)
 	if err != nil {
 		require.ErrorContains(t, err, "node-2")
-		require.Less(t, n, keys+1)
+		require.LessOrEqual(t, n, keys+1, "its backup may have answered for it meanwhile")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/peerlimit/peerlimit/auth"
 	"modernc.org/sqlite"
@@ -49,11 +50,33 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	s := &Store{}
-	if err := s.open(ctx, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("sqlite: %s: %w", path, err), s.Close())
+	for deadline := time.Now().Add(busyTimeout); ; {
+		s := &Store{}
+		err := s.open(ctx, path)
+		if err == nil {
+			return s, nil
+		}
+		err = errors.Join(fmt.Errorf("sqlite: %s: %w", path, err), s.Close())
+		if !busy(err) || time.Now().After(deadline) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	return s, nil
+}
+
+// busyTimeout is how long a connection waits for those of other processes.
+const busyTimeout = 5 * time.Second
+
+// busy reports whether another process stood in the way. While it turns a new file to WAL, or is the last to close
+// one, SQLite says so at once and does not wait as it does elsewhere (https://www.sqlite.org/wal.html, "Sometimes
+// Queries Return SQLITE_BUSY In WAL Mode").
+func busy(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == lib.SQLITE_BUSY // the rest says which kind
 }
 
 func (s *Store) open(ctx context.Context, path string) (err error) {
@@ -80,7 +103,7 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 
 // database returns a pool of connections with these parameters.
 func database(path string, params ...string) (*sql.DB, error) {
-	params = append(params, "_busy_timeout=5000", "_dqs=0", "_defensive=1") // ms, for writers of other processes
+	params = append(params, fmt.Sprintf("_busy_timeout=%d", busyTimeout.Milliseconds()), "_dqs=0", "_defensive=1")
 	u := url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(params, "&")}
 	c, err := sqlite.NewConnector(u.String())
 	if err != nil {
