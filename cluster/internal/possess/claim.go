@@ -161,6 +161,9 @@ func (m *Machine) askAround(slot uint16) {
 const askChunk = 4096
 
 func (m *Machine) flushAsks() {
+	if len(m.asks) == 0 && len(m.announcements) == 0 {
+		return // as nearly always
+	}
 	for _, p := range m.peers {
 		for items := m.asks[p.id]; len(items) > 0; {
 			n := min(len(items), askChunk)

@@ -97,8 +97,10 @@ func (m *Machine) silent(p *pair) bool {
 // for a while although it is asked things.
 func (m *Machine) lost(id ID) bool {
 	p := m.pairs[id]
-	return m.dead(id) || p == nil || m.silent(p)
+	return p == nil || m.lostPair(p)
 }
+
+func (m *Machine) lostPair(p *pair) bool { return m.silent(p) || m.deadPair(p) }
 
 func (m *Machine) onBeat(p *pair, b *Beat) {
 	p.stamp = max(p.stamp, b.Sent)

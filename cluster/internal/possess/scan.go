@@ -7,7 +7,7 @@ import "github.com/peerlimit/peerlimit/cluster/internal/store"
 func (m *Machine) scan() {
 	for _, p := range m.peers {
 		p.backs, p.copies = 0, 0
-		if m.lost(p.id) {
+		if m.lostPair(p) {
 			p.silentAt = m.now
 		}
 	}
@@ -55,7 +55,7 @@ func (m *Machine) scan() {
 // stirred reports whether somebody that matters here is silent.
 func (m *Machine) stirred() bool {
 	for _, p := range m.peers {
-		if m.lost(p.id) || p.copies > 0 && m.now > m.suspectAt(p) {
+		if m.lostPair(p) || p.copies > 0 && m.now > m.suspectAt(p) {
 			return true
 		}
 	}

@@ -48,6 +48,8 @@ func (limiter) Merge(a, b count) count               { return count{max(a.Taken,
 
 // call is one operation as its caller sees it.
 type call struct {
+	by      *member
+	place   int // in by.calls
 	id      uint64
 	key     int
 	started int64
@@ -58,32 +60,14 @@ type call struct {
 
 // request is an operation at the member it was sent to.
 type request struct {
-	id      uint64
-	key     int
-	from    possess.ID
+	*call
 	tried   possess.ID
 	arrived int64
 }
 
-const verbose = false
-
 const callTime = 250 * ms
 
 func (w *World) key(i int) *key { return &w.keys[i] }
-
-// noteInFlight counts what is under way for each key: so many may be lost at
-// a death.
-func (w *World) noteInFlight() {
-	n := map[string]int{}
-	for _, m := range w.members {
-		for _, c := range m.calls {
-			n[w.keys[c.key].name]++
-		}
-	}
-	for k, v := range n {
-		w.inFlight[k] += v
-	}
-}
 
 // load makes a call every now and then.
 func (m *member) load() {
@@ -93,7 +77,7 @@ func (m *member) load() {
 	if !m.paused && !m.draining {
 		m.call(m.w.rng.IntN(len(m.w.keys)))
 	}
-	m.w.after(m.w.between(m.w.opt.OpEvery/2, m.w.opt.OpEvery*3/2), m.load)
+	m.w.after(m.w.between(m.w.opt.OpEvery/2, m.w.opt.OpEvery*3/2), m.loads)
 }
 
 func (m *member) call(key int) {
@@ -101,33 +85,44 @@ func (m *member) call(key int) {
 	w.Calls++
 	k := &w.keys[key]
 	holder, epoch := m.machine.Holder(k.slot)
-	c := &call{id: w.rng.Uint64(), key: key, started: w.now}
-	var ids []possess.ID
-	for id, s := range m.view {
-		if s.alive && !s.draining {
-			ids = append(ids, id)
-		}
-	}
-	c.route = possess.NewRoute(order(k.slot, sorted(ids)), holder, epoch)
-	m.calls[c.id] = c
+	c := &call{by: m, place: len(m.calls), id: w.rng.Uint64(), key: key, started: w.now}
+	c.route = possess.NewRoute(m.orders[k.slot], holder, epoch)
+	m.calls = append(m.calls, c)
 	m.send(c)
-	w.after(callTime, func() { m.receive(func() { m.expire(c) }) })
+	w.seq++
+	w.ends.set(timer{w.now + callTime, w.seq, c, 0})
+}
+
+// end takes a call from those under way.
+func (m *member) end(c *call) {
+	c.over = true
+	last := m.calls[len(m.calls)-1]
+	m.calls[c.place], last.place = last, c.place
+	m.calls[len(m.calls)-1] = nil
+	m.calls = m.calls[:len(m.calls)-1]
+}
+
+// timeout: a call's time is over, or who it was sent to is silent.
+func (m *member) timeout(t timer) {
+	c := t.c
+	switch {
+	case t.stale():
+	case t.sends > 0:
+		m.w.key(c.key).unknown++ // it may run there yet
+		m.w.Resent++
+		m.resend(c, c.route.Failed())
+	default:
+		m.expire(c)
+	}
 }
 
 func (m *member) expire(c *call) {
-	if c.over {
-		return
-	}
-	c.over = true
-	delete(m.calls, c.id)
+	m.end(c)
 	m.w.key(c.key).unknown++
 	if m.w.now-c.started > callTime {
 		return // the caller itself was stalled
 	}
 	m.w.Unavailable++
-	if o := m.w.byID[c.route.Target()]; o != nil && verbose {
-		m.w.tracef("%x: %s", c.route.Target(), o.machine.Describe(m.w.key(c.key).slot))
-	}
 	m.w.tracef("%x: call for slot %d unanswered, target %x", m.id, m.w.key(c.key).slot, c.route.Target())
 }
 
@@ -135,31 +130,25 @@ func (m *member) send(c *call) {
 	if c.over {
 		return
 	}
+	w := m.w
 	c.sends++
-	c.route.Sent(m.w.now)
-	to := c.route.Target()
-	r := &request{id: c.id, key: c.key, from: m.id, tried: c.route.Tried}
-	sent := c.sends
-	silent := func() {
-		if !c.over && c.sends == sent {
-			m.w.key(c.key).unknown++ // it may run there yet
-			m.w.Resent++
-			if o := m.w.byID[to]; o != nil && verbose {
-				m.w.tracef("%x: silent call to %x for slot %d: %s", m.id, to, m.w.key(c.key).slot, o.machine.Describe(m.w.key(c.key).slot))
-			}
-			m.resend(c, c.route.Failed())
-		}
-	}
+	c.route.Sent(w.now)
+	to, sends := c.route.Target(), c.sends
+	r := &request{call: c, tried: c.route.Tried}
 	if to == m.id {
 		m.arrive(r)
 	} else {
-		m.w.transmit(m.id, to, func(dst *member) { dst.arrive(r) }, func() { m.receive(silent) })
+		dst := w.byID[to]
+		w.transmit(m.id, to, dst, func() { dst.arrive(r) }, func() {
+			m.receive(func() { m.timeout(timer{c: c, sends: sends}) })
+		})
 	}
-	m.w.after(c.route.Due()-m.w.now, func() { m.receive(silent) })
+	w.seq++
+	w.silence.set(timer{c.route.Due(), w.seq, c, sends})
 }
 
 func (m *member) resend(c *call, wait int64) {
-	m.w.after(wait, func() { m.receive(func() { m.send(c) }) })
+	m.w.receives(wait, m, func() { m.send(c) })
 }
 
 // linkDown tells the calls that wait for a member that its link is lost.
@@ -190,7 +179,7 @@ func (m *member) try(r *request) {
 	if ran == nil {
 		switch v := m.machine.Verdict(now, k.slot, r.tried); v.Do {
 		case possess.Moved, possess.Elsewhere:
-			m.reply(r, func(o *member, c *call) { o.moved(c, v) })
+			m.reply(r.by, func() { r.moved(v) })
 		default:
 			if w.now-r.arrived < callTime {
 				m.parked[k.slot] = append(m.parked[k.slot], r)
@@ -199,16 +188,16 @@ func (m *member) try(r *request) {
 		return
 	}
 	m.checkAlone(k.slot)
-	done := func(acknowledged bool) {
-		if acknowledged {
-			m.reply(r, func(o *member, c *call) { o.answered(c, allowed) })
-		}
-	}
+	answer := func() { r.answered(allowed) }
 	if !ticket.Wait() {
-		done(true)
+		m.reply(r.by, answer)
 		return
 	}
-	m.store.Await(k.slot, ticket, done)
+	m.store.Await(k.slot, ticket, func(acknowledged bool) {
+		if acknowledged {
+			m.reply(r.by, answer)
+		}
+	})
 	m.machine.Urge(now, k.slot)
 }
 
@@ -226,39 +215,41 @@ func (m *member) checkAlone(slot uint16) {
 
 func (m *member) wake(slot uint16) {
 	parked := m.parked[slot]
-	delete(m.parked, slot)
+	m.parked[slot] = nil
 	for _, r := range parked {
 		m.try(r)
 	}
 }
 
-func (m *member) reply(r *request, f func(o *member, c *call)) {
-	deliver := func(o *member) {
-		if c := o.calls[r.id]; c != nil && !c.over {
-			f(o, c)
-		}
-	}
-	if r.from == m.id {
-		m.w.after(0, func() { m.receive(func() { deliver(m) }) })
+// reply carries an answer to a caller.
+func (m *member) reply(to *member, answer func()) {
+	if to == m {
+		m.w.receives(0, m, answer)
 		return
 	}
-	m.w.transmit(m.id, r.from, deliver, func() {})
+	m.w.transmit(m.id, to.id, to, answer, func() {})
 }
 
-func (m *member) moved(c *call, v possess.Verdict) {
+func (c *call) moved(v possess.Verdict) {
+	if c.over {
+		return
+	}
 	c.sends++ // the silence of the old target no longer counts
 	if v.Do == possess.Elsewhere {
-		m.resend(c, c.route.Elsewhere())
+		c.by.resend(c, c.route.Elsewhere())
 		return
 	}
-	m.resend(c, c.route.MovedTo(v.To, v.Epoch))
+	c.by.resend(c, c.route.MovedTo(v.To, v.Epoch))
 }
 
-func (m *member) answered(c *call, allowed bool) {
-	c.over = true
-	delete(m.calls, c.id)
-	m.w.Slow = max(m.w.Slow, m.w.now-c.started)
+func (c *call) answered(allowed bool) {
+	if c.over {
+		return
+	}
+	w := c.by.w
+	c.by.end(c)
+	w.Slow = max(w.Slow, w.now-c.started)
 	if allowed {
-		m.w.key(c.key).admitted++
+		w.key(c.key).admitted++
 	}
 }

@@ -3,19 +3,13 @@ package sim
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/peerlimit/peerlimit/cluster/internal/possess"
 )
 
-func sorted(ids []possess.ID) []possess.ID {
-	slices.Sort(ids)
-	return ids
-}
-
-func sortedCalls(calls map[uint64]*call) []*call {
-	return slices.SortedFunc(maps.Values(calls), func(a, b *call) int { return cmp.Compare(a.id, b.id) })
+func sortedCalls(calls []*call) []*call {
+	return slices.SortedFunc(slices.Values(calls), func(a, b *call) int { return cmp.Compare(a.id, b.id) })
 }
 
 // Settle lets things come to rest, spends what is left of every limit and

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"flag"
 	"fmt"
 	"testing"
@@ -25,7 +24,7 @@ const (
 // counts.
 type fleet struct {
 	now      int64
-	events   eventHeap
+	events   queue
 	seq      uint64
 	machines map[possess.ID]*possess.Machine
 	ids      []possess.ID
@@ -47,7 +46,7 @@ func (p *costPort) Send(to possess.ID, m possess.Message) {
 	p.f.messages[kind]++
 	p.f.bytes[kind] += len(b) + 36 // a frame's header
 	p.f.seq++
-	heap.Push(&p.f.events, event{p.f.now + ms, p.f.seq, func() {
+	p.f.events.push(event{p.f.now + ms, p.f.seq, nil, func() {
 		if got, err := possess.Parse(b); err != nil {
 			panic(err)
 		} else if dst := p.f.machines[to]; dst != nil {
@@ -134,7 +133,7 @@ func (f *fleet) run(d int64, done func() bool) (took int64) {
 			}
 		}
 		for len(f.events) > 0 && f.events[0].at <= next {
-			e := heap.Pop(&f.events).(event)
+			e := f.events.pop()
 			f.now = e.at
 			e.do()
 		}

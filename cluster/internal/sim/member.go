@@ -23,9 +23,12 @@ type member struct {
 	dead     bool
 	draining bool
 	waiting  []func() // what arrived while it was paused
-	parked   map[uint16][]*request
-	calls    map[uint64]*call
+	parked   [nSlots][]*request
+	calls    []*call // under way
 	view     map[possess.ID]seen
+	orders   [nSlots][4]possess.ID // of the members that view has in the ring
+	ticks    func()                // m.tick
+	loads    func()                // m.load
 }
 
 // seen is what a member's membership says of another.
@@ -37,8 +40,9 @@ func (w *World) Join() *member {
 	m := &member{
 		w: w, id: id, gate: new(store.Gate), marks: new(store.Marks),
 		offset: w.between(second, 3600*second), drift: (w.rng.Float64() - 0.5) * 2e-4,
-		parked: map[uint16][]*request{}, calls: map[uint64]*call{}, view: map[possess.ID]seen{},
+		view: map[possess.ID]seen{},
 	}
+	m.ticks, m.loads = m.tick, m.load
 	m.store = store.New[count, take, bool](limiter{}, 100000, m.marks)
 	cfg := possess.DefaultConfig(id)
 	cfg.Slots, cfg.Broken = nSlots, w.opt.Broken
@@ -56,10 +60,10 @@ func (w *World) Join() *member {
 		// A newcomer learns of all at once, by its first exchange.
 		m.view[o.id] = seen{alive: true, draining: o.draining}
 	}
-	w.after(w.between(1, tick), m.tick)
-	w.after(w.between(5*ms, 50*ms), func() { m.receive(m.setView) })
+	w.after(w.between(1, tick), m.ticks)
+	w.receives(w.between(5*ms, 50*ms), m, m.setView)
 	if w.opt.OpEvery > 0 {
-		w.after(w.between(500*ms, 600*ms), m.load)
+		w.after(w.between(500*ms, 600*ms), m.loads)
 	}
 	return m
 }
@@ -86,7 +90,7 @@ func (m *member) tick() {
 	if !m.paused {
 		m.machine.Tick(m.clock())
 	}
-	m.w.after(tick, m.tick)
+	m.w.after(tick, m.ticks)
 }
 
 // notice changes what m's membership says of another.
@@ -115,8 +119,12 @@ func (m *member) setView() {
 	}
 	slices.Sort(alive)
 	slices.Sort(ring)
+	for slot := range m.orders {
+		m.orders[slot] = order(uint16(slot), ring)
+	}
+	orders := m.orders
 	m.machine.SetView(m.clock(), possess.View{
-		Order: func(slot uint16) [4]possess.ID { return order(slot, ring) },
+		Order: func(slot uint16) [4]possess.ID { return orders[slot] },
 		Alive: alive,
 		Dead:  func(id possess.ID) bool { return dead[id] },
 	})
@@ -141,13 +149,12 @@ func order(slot uint16, ids []possess.ID) (top [4]possess.ID) {
 // Kill ends a member at once. Others notice by their membership after a while.
 func (w *World) Kill(m *member) {
 	w.tracef("%x is killed", m.id)
-	w.noteInFlight()
 	m.dead = true
 	m.waiting = nil
 	for _, o := range w.Up() {
 		w.after(w.between(second, 2500*ms), func() { o.notice(m.id, seen{dead: true}) })
 		// Calls that wait for it see the connection reset.
-		w.after(8*ms+w.delay(), func() { o.receive(func() { o.linkDown(m.id) }) }) // after what it had sent
+		w.receives(8*ms+w.delay(), o, func() { o.linkDown(m.id) }) // after what it had sent
 	}
 	for _, c := range m.calls {
 		w.key(c.key).unknown++
@@ -161,7 +168,7 @@ func (w *World) Rebirth(m *member, after int64) {
 	w.after(after, func() {
 		w.Join()
 		for _, o := range w.Up() {
-			w.after(w.between(ms, 50*ms), func() { o.receive(func() { o.machine.Gone(o.clock(), m.id) }) })
+			w.receives(w.between(ms, 50*ms), o, func() { o.machine.Gone(o.clock(), m.id) })
 		}
 	})
 }
@@ -169,7 +176,6 @@ func (w *World) Rebirth(m *member, after int64) {
 // Stall stops a member for a while.
 func (w *World) Stall(m *member, d int64) {
 	w.tracef("%x stalls for %d ms", m.id, d/ms)
-	w.noteInFlight()
 	m.paused = true
 	noticed := map[possess.ID]bool{}
 	for _, o := range w.Up() {
@@ -228,7 +234,7 @@ func (w *World) Leave(m *member) {
 			m.dead = true
 			for _, o := range w.Up() {
 				w.after(w.between(20*ms, 300*ms), func() { o.notice(m.id, seen{dead: true}) })
-				w.after(8*ms+w.delay(), func() { o.receive(func() { o.linkDown(m.id) }) }) // after what it had sent
+				w.receives(8*ms+w.delay(), o, func() { o.linkDown(m.id) }) // after what it had sent
 			}
 			return
 		}
@@ -258,7 +264,7 @@ func (w *World) Split(side map[possess.ID]bool, d int64) {
 	})
 	w.after(d, func() {
 		w.tracef("healed")
-		w.split = func(a, b possess.ID) bool { return false }
+		w.split = nil
 		across(func(a, b *member) {
 			w.after(w.between(200*ms, 3*second), func() { a.notice(b.id, seen{alive: true, draining: b.draining}) })
 		})
@@ -270,9 +276,10 @@ type port struct{ m *member }
 
 func (p port) Send(to possess.ID, msg possess.Message) {
 	// Through the encoding, so that it is tried too and nothing is shared.
-	b := possess.Append(nil, msg)
-	from := p.m.id
-	p.m.w.transmit(from, to, func(dst *member) {
+	w, from := p.m.w, p.m.id
+	b := w.encode(msg)
+	dst := w.byID[to]
+	w.transmit(from, to, dst, func() {
 		got, err := possess.Parse(b)
 		if err != nil {
 			panic(err)
@@ -291,7 +298,7 @@ func (p port) Shut(slot uint16) {
 	}
 	p.m.gate.Set(slot, nil)
 }
-func (p port) Wake(slot uint16)              { p.m.w.after(0, func() { p.m.receive(func() { p.m.wake(slot) }) }) }
+func (p port) Wake(slot uint16)              { p.m.w.receives(0, p.m, func() { p.m.wake(slot) }) }
 func (p port) TakeMarks(f func(slot uint16)) { p.m.marks.Take(f) }
 func (p port) Acked(s uint16, l store.List)  { p.m.store.Acked(s, l) }
 func (p port) Promote(s uint16)              { p.m.store.Promote(s) }

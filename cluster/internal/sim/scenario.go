@@ -90,7 +90,7 @@ var Scenarios = []Scenario{
 		a, b := w.Pick(), w.Pick()
 		w.split = func(x, y possess.ID) bool { return x == a.id && y == b.id || x == b.id && y == a.id }
 		w.Run(w.between(200*ms, 2*second))
-		w.split = func(x, y possess.ID) bool { return false }
+		w.split = nil
 		w.Run(2 * second)
 	}},
 	{"two kills in turn", false, false, func(w *World) {

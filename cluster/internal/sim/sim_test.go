@@ -19,7 +19,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(400) // runs are small and many
+	debug.SetGCPercent(2000) // runs are small and many
 	goleak.VerifyTestMain(m)
 }
 

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -41,13 +40,14 @@ type World struct {
 	opt     Options
 	rng     *rand.Rand
 	now     int64
-	events  eventHeap
+	events  queue
+	silence timers // of what was sent
+	ends    timers // of calls
 	seq     uint64
 	members []*member // in the order they were started
 	byID    map[possess.ID]*member
-	nextID  possess.ID
 	keys    []key
-	split   func(a, b possess.ID) bool // whether the link is cut
+	split   func(a, b possess.ID) bool // whether the link is cut; nil: none is
 	splits  int
 	stopped bool // no new calls
 
@@ -59,7 +59,8 @@ type World struct {
 	Resent      int // operations that may have run twice
 	Violations  []string
 	trace       []string
-	inFlight    map[string]int // most operations under way at a death, a key
+
+	wire []byte // the memory of the latest messages
 }
 
 type key struct {
@@ -68,28 +69,6 @@ type key struct {
 	slot     uint16
 	admitted int64
 	unknown  int64 // operations that may have been admitted without anybody having been told
-}
-
-type event struct {
-	at  int64
-	seq uint64
-	do  func()
-}
-
-type eventHeap []event
-
-func (h eventHeap) Len() int { return len(h) }
-func (h eventHeap) Less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
-}
-func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
-func (h *eventHeap) Pop() any {
-	old := *h
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*h = old[:len(old)-1]
-	return e
 }
 
 // keyNames are keys that fall into the first slots, found once.
@@ -109,8 +88,7 @@ var keyNames = sync.OnceValue(func() [][]string {
 func New(opt Options) *World {
 	w := &World{
 		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 1)), byID: map[possess.ID]*member{},
-		split: func(a, b possess.ID) bool { return false }, Takeovers: map[uint16]int{}, nextID: 1,
-		inFlight: map[string]int{},
+		Takeovers: map[uint16]int{},
 	}
 	for s, names := range keyNames() {
 		for _, name := range names {
@@ -123,12 +101,14 @@ func New(opt Options) *World {
 	return w
 }
 
-func (w *World) at(t int64, do func()) {
-	w.seq++
-	heap.Push(&w.events, event{t, w.seq, do})
-}
+// after has the world do something.
+func (w *World) after(d int64, do func()) { w.receives(d, nil, do) }
 
-func (w *World) after(d int64, do func()) { w.at(w.now+d, do) }
+// receives has a member receive something, now or when it runs again.
+func (w *World) receives(d int64, to *member, do func()) {
+	w.seq++
+	w.events.push(event{w.now + d, w.seq, to, do})
+}
 
 // between returns a random duration.
 func (w *World) between(a, b int64) int64 { return a + w.rng.Int64N(b-a+1) }
@@ -136,12 +116,42 @@ func (w *World) between(a, b int64) int64 { return a + w.rng.Int64N(b-a+1) }
 // Run lets virtual time pass.
 func (w *World) Run(d int64) {
 	end := w.now + d
-	for len(w.events) > 0 && w.events[0].at <= end {
-		e := heap.Pop(&w.events).(event)
-		w.now = e.at
-		e.do()
+	for w.step(end) {
 	}
 	w.now = end
+}
+
+// step does what comes next, unless that is after end.
+func (w *World) step(end int64) bool {
+	var from *timers
+	at, seq := end, ^uint64(0)
+	for _, l := range [...]*timers{&w.silence, &w.ends} {
+		if t := l.next(); t != nil && (t.at < at || t.at == at && t.seq < seq) {
+			from, at, seq = l, t.at, t.seq
+		}
+	}
+	if len(w.events) > 0 && w.events[0].before(at, seq) {
+		e := w.events.pop()
+		w.now = e.at
+		if e.to == nil {
+			e.do()
+		} else {
+			e.to.receive(e.do)
+		}
+		return true
+	}
+	if from == nil {
+		return false
+	}
+	t := from.queue[from.head]
+	from.head++
+	w.now = t.at
+	if m := t.c.by; m.paused {
+		m.receive(func() { m.timeout(t) })
+	} else if !m.dead {
+		m.timeout(t)
+	}
+	return true
 }
 
 func (w *World) tracef(format string, args ...any) {
@@ -178,12 +188,12 @@ func (w *World) Pick() *member {
 	return up[w.rng.IntN(len(up))]
 }
 
-// transmit carries a message over the network.
-func (w *World) transmit(from, to possess.ID, deliver func(m *member), lost func()) {
-	if w.split(from, to) {
+// transmit carries something over the network, a message of the protocol where
+// lost is nil. dst is who has the boot ID to, if anybody.
+func (w *World) transmit(from, to possess.ID, dst *member, deliver, lost func()) {
+	if w.split != nil && w.split(from, to) {
 		return
 	}
-	dst := w.byID[to]
 	if dst == nil || dst.dead {
 		if lost != nil {
 			w.after(w.delay(), lost) // the connection is reset
@@ -198,8 +208,18 @@ func (w *World) transmit(from, to possess.ID, deliver func(m *member), lost func
 		n = 2 // of the protocol's messages; a connection delivers an operation once
 	}
 	for range n {
-		w.after(w.delay(), func() { dst.receive(func() { deliver(dst) }) })
+		w.receives(w.delay(), dst, deliver)
 	}
+}
+
+// encode returns msg's encoding. Messages are small and many, and share memory.
+func (w *World) encode(msg possess.Message) []byte {
+	if cap(w.wire)-len(w.wire) < 4<<10 {
+		w.wire = make([]byte, 0, 32<<10)
+	}
+	n := len(w.wire)
+	w.wire = possess.Append(w.wire, msg)
+	return w.wire[n:len(w.wire):len(w.wire)]
 }
 
 // delay keeps round trips under 16 ms.
