@@ -294,6 +294,15 @@ func startKV(w kvWiring) (*KV, error) {
 		DialStream: func(ctx context.Context, boot uint64) (net.Conn, error) {
 			return w.transport.DialStream(ctx, peer.Boot(boot), kvService)
 		},
+		Call: func(ctx context.Context, boot uint64, kind kv.CallKind, request []byte) ([]byte, error) {
+			answer, err := w.transport.Call(ctx, peer.Boot(boot), string(kind), request)
+			for _, notRun := range []error{peer.ErrUnknownKind, peer.ErrBusy, peer.ErrQueueFull} {
+				if errors.Is(err, notRun) {
+					return nil, nil
+				}
+			}
+			return answer, err
+		},
 		Logger: w.logger,
 	})
 	if err != nil {
@@ -301,5 +310,10 @@ func startKV(w kvWiring) (*KV, error) {
 	}
 	k.store, k.own = own, own
 	w.transport.HandleStream(kvService, own.ServeStream)
+	for _, kind := range []kv.CallKind{kv.CallOwner, kv.CallBackup} {
+		w.transport.Handle(string(kind), func(_ context.Context, _ peer.Boot, request []byte) ([]byte, error) {
+			return own.ServeCall(request)
+		})
+	}
 	return k, nil
 }

@@ -26,17 +26,12 @@ func call[T any](ctx context.Context, s *Store, f func(c *caller) (T, error)) (T
 	default:
 		return none, fmt.Errorf("%w: %d calls are waiting already", ErrUnavailable, maxInFlight)
 	}
-	if !s.begin() {
-		<-s.inFlight
-		return none, ErrClosed
-	}
 	type result struct {
 		v   T
 		err error
 	}
 	done := make(chan result, 1)
-	go func() {
-		defer s.goroutines.Done()
+	if !s.workers.Do(func() {
 		defer func() { <-s.inFlight }()
 		defer func() {
 			if p := recover(); p != nil {
@@ -45,7 +40,10 @@ func call[T any](ctx context.Context, s *Store, f func(c *caller) (T, error)) (T
 		}()
 		v, err := f(c)
 		done <- result{v, err}
-	}()
+	}) {
+		<-s.inFlight
+		return none, ErrClosed
+	}
 	timer := time.NewTimer(s.timings.call)
 	defer timer.Stop()
 	select {

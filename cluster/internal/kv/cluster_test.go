@@ -90,6 +90,20 @@ func (n *testNet) dialStream(ctx context.Context, boot uint64) (net.Conn, error)
 	return d.DialContext(ctx, "tcp", m.dial)
 }
 
+// call asks a member of this process; children are asked by streams.
+func (n *testNet) call(_ context.Context, boot uint64, _ CallKind, request []byte) ([]byte, error) {
+	n.mu.Lock()
+	m := n.members[boot]
+	n.mu.Unlock()
+	switch {
+	case m == nil:
+		return nil, errors.New("no such member")
+	case m.child != nil:
+		return nil, nil
+	}
+	return m.ServeCall(request)
+}
+
 // start starts a member and waits until it serves.
 func (n *testNet) start(cfg func(*Config)) *testMember {
 	n.t.Helper()
@@ -112,6 +126,7 @@ func (n *testNet) start(cfg func(*Config)) *testMember {
 		Boot:        m.boot,
 		Peers:       func() []Peer { return n.peers(m.boot) },
 		DialStream:  n.dialStream,
+		Call:        n.call,
 		Logger:      n.logger,
 	}
 	if cfg != nil {

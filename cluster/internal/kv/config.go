@@ -48,6 +48,10 @@ type Config struct {
 	// DialStream opens a byte stream through the peer port to the member
 	// with that boot ID, which gives its end to [Store.ServeStream].
 	DialStream func(ctx context.Context, boot uint64) (net.Conn, error)
+	// Call has that member's [Store.ServeCall] answer, at most 64 calls of a
+	// kind at a time. An empty answer without an error means that the member
+	// can't be asked this way, and has done nothing. nil: all goes by streams.
+	Call func(ctx context.Context, boot uint64, kind CallKind, request []byte) ([]byte, error)
 	// MaxBytes is how much this member holds, [DefaultMaxBytes] by default,
 	// keys and bookkeeping included. Beyond it, what is soonest to expire
 	// goes.

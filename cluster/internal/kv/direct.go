@@ -8,14 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/olric-data/olric"
 )
 
-// A member's stream to this one's olric is not copied to olric's server byte for
-// byte: that would be two more connections' worth of system calls for every
+// What a member asks this one's olric, by a call or by a stream, is not copied to
+// olric's server byte for byte: that would be two more connections' worth of system calls for every
 // call, which is most of what a call costs. The commands that reads and writes
 // are made of are answered here, by the same functions that olric's server would
 // call; all others are passed on to it, one after the other.
@@ -96,7 +97,7 @@ func (c *command) take(r *bufio.Reader, n int) error {
 	for n > 0 {
 		step := min(n, 64<<10)
 		at := len(c.raw)
-		c.raw = append(c.raw, make([]byte, step)...)
+		c.raw = slices.Grow(c.raw, step)[:at+step]
 		if _, err := io.ReadFull(r, c.raw[at:]); err != nil {
 			return err
 		}
@@ -118,9 +119,9 @@ func number(b []byte) (int, error) {
 
 // direct serves one stream.
 type direct struct {
-	in *instance
-	r  *bufio.Reader
-	w  *bufio.Writer
+	answers
+	r *bufio.Reader
+	w *bufio.Writer
 
 	server net.Conn // olric's, once it was needed
 	reply  *bufio.Reader
@@ -137,10 +138,13 @@ func (d *direct) serve(ctx context.Context, s *Store) error {
 		if err := c.read(d.r); err != nil {
 			return err
 		}
-		if !d.answer(&c) {
-			if err := d.pass(ctx, s, c.raw); err != nil {
-				return err
+		if d.answer(&c) {
+			_, _ = d.w.Write(d.out)
+			if d.out = d.out[:0]; cap(d.out) > 1<<20 {
+				d.out = nil
 			}
+		} else if err := d.pass(ctx, s, c.raw); err != nil {
+			return err
 		}
 		if d.r.Buffered() == 0 {
 			if err := d.w.Flush(); err != nil {
@@ -150,15 +154,21 @@ func (d *direct) serve(ctx context.Context, s *Store) error {
 	}
 }
 
+// answers are those that are given here.
+type answers struct {
+	in  *instance
+	out []byte
+}
+
 // answer answers the commands that are known here; false: it is for olric.
-func (d *direct) answer(c *command) (known bool) {
+func (a *answers) answer(c *command) (known bool) {
 	switch name := string(c.args[0]); name {
 	case "hello", "client":
 		// What go-redis begins every connection with, and olric doesn't know.
-		d.error("ERR unknown command '" + name + "'")
+		a.error("ERR unknown command '" + name + "'")
 		return true
 	}
-	if len(c.args) < 3 || string(c.args[1]) != dmapName || !d.in.up.Load() {
+	if len(c.args) < 3 || string(c.args[1]) != dmapName || !a.in.up.Load() {
 		return false
 	}
 	key := string(c.args[2])
@@ -168,13 +178,13 @@ func (d *direct) answer(c *command) (known bool) {
 		if flag = string(c.args[3]); flag != "RW" {
 			return false
 		}
-		d.get(key)
+		a.get(key)
 	case name == "dm.put" && (len(c.args) == 4 || len(c.args) == 5 && string(c.args[4]) == "NX"):
-		d.put(key, c.args[3], len(c.args) == 5)
+		a.put(key, c.args[3], len(c.args) == 5)
 	case name == "dm.getentry" && len(c.args) == 4 && string(c.args[3]) == "RC":
-		return d.getBackup(key)
+		return a.getBackup(key)
 	case name == "dm.putentry" && len(c.args) == 4:
-		return d.putBackup(key, c.args[3])
+		return a.putBackup(key, c.args[3])
 	default:
 		return false
 	}
@@ -182,36 +192,36 @@ func (d *direct) answer(c *command) (known bool) {
 }
 
 // get is olric's getCommandHandler.
-func (d *direct) get(key string) {
+func (a *answers) get(key string) {
 	b, err := func() (b []byte, err error) {
 		defer recovered(&err)
-		r, err := d.in.dmap.Get(context.Background(), key)
+		r, err := a.in.dmap.Get(context.Background(), key)
 		if err != nil {
 			return nil, err
 		}
 		return r.Byte()
 	}()
 	if err != nil {
-		d.fail(err)
+		a.fail(err)
 		return
 	}
-	d.bulk(b)
+	a.bulk(b)
 }
 
 // put is olric's putCommandHandler.
-func (d *direct) put(key string, value []byte, nx bool) {
+func (a *answers) put(key string, value []byte, nx bool) {
 	err := func() (err error) {
 		defer recovered(&err)
 		if nx {
-			return d.in.dmap.Put(context.Background(), key, value, olric.NX())
+			return a.in.dmap.Put(context.Background(), key, value, olric.NX())
 		}
-		return d.in.dmap.Put(context.Background(), key, value)
+		return a.in.dmap.Put(context.Background(), key, value)
 	}()
 	if err != nil {
-		d.fail(err)
+		a.fail(err)
 		return
 	}
-	d.ok()
+	a.ok()
 }
 
 func recovered(err *error) {
@@ -222,69 +232,63 @@ func recovered(err *error) {
 
 // getBackup is olric's getEntryCommandHandler for replicas. Before olric has
 // made the partition's backup here it is olric's to answer.
-func (d *direct) getBackup(key string) bool {
+func (a *answers) getBackup(key string) bool {
 	hkey := hashOfDigest(key)
-	s := d.in.engine.backups[hkey%partitionCount].Load()
+	s := a.in.engine.backups[hkey%partitionCount].Load()
 	if s == nil {
 		return false
 	}
 	if e := s.get(hkey); e != nil {
-		d.bulk(e)
+		a.bulk(e)
 	} else {
-		d.fail(olric.ErrKeyNotFound)
+		a.fail(olric.ErrKeyNotFound)
 	}
 	return true
 }
 
 // putBackup is olric's putEntryCommandHandler.
-func (d *direct) putBackup(key string, raw []byte) bool {
+func (a *answers) putBackup(key string, raw []byte) bool {
 	hkey := hashOfDigest(key)
-	s := d.in.engine.backups[hkey%partitionCount].Load()
+	s := a.in.engine.backups[hkey%partitionCount].Load()
 	if s == nil {
 		return false
 	}
 	e, err := parseEnvelope(raw)
 	if err != nil || e.mode() != modeStored {
-		d.fail(errEnvelope)
+		a.fail(errEnvelope)
 		return true
 	}
 	s.put(hkey, e.stored(e.version()))
-	d.ok()
+	a.ok()
 	return true
 }
 
 // fail writes an error as olric's server does, by whose first word its client
 // tells them apart.
-func (d *direct) fail(err error) {
+func (a *answers) fail(err error) {
 	switch {
 	case errors.Is(err, olric.ErrKeyNotFound):
-		d.error(respNotFound)
+		a.error(respNotFound)
 	case errors.Is(err, olric.ErrKeyFound):
-		d.error("KEYFOUND key found")
+		a.error("KEYFOUND key found")
 	default:
-		d.error("ERR " + strings.NewReplacer("\r", " ", "\n", " ").Replace(err.Error()))
+		a.error("ERR " + strings.NewReplacer("\r", " ", "\n", " ").Replace(err.Error()))
 	}
 }
 
 const respNotFound = "KEYNOTFOUND key not found"
 
-// Errors of writing stay with the writer until it is flushed.
+func (a *answers) ok() { a.out = append(a.out, "+OK\r\n"...) }
 
-func (d *direct) ok() { _, _ = d.w.WriteString("+OK\r\n") }
-
-func (d *direct) error(text string) {
-	_ = d.w.WriteByte('-')
-	_, _ = d.w.WriteString(text)
-	_, _ = d.w.Write(crlf)
+func (a *answers) error(text string) {
+	a.out = append(append(a.out, '-'), text...)
+	a.out = append(a.out, crlf...)
 }
 
-func (d *direct) bulk(b []byte) {
-	var n [20]byte
-	_ = d.w.WriteByte('$')
-	_, _ = d.w.Write(strconv.AppendInt(n[:0], int64(len(b)), 10))
-	_, _ = d.w.Write(crlf)
-	_, _ = d.w.Write(b)
-	_, _ = d.w.Write(crlf)
+func (a *answers) bulk(b []byte) {
+	a.out = strconv.AppendInt(append(a.out, '$'), int64(len(b)), 10)
+	a.out = append(append(a.out, crlf...), b...)
+	a.out = append(a.out, crlf...)
 }
 
 // pass has olric's server answer a command.

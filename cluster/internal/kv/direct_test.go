@@ -84,7 +84,7 @@ func TestDirect(t *testing.T) {
 	a, b := n.start(nil), n.start(nil)
 	n.whole()
 	n.fill(a, 50)
-	conn, err := a.dialOlric(context.Background(), b.current().name)
+	_, conn, err := a.dialOlric(context.Background(), b.current().name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestDirect(t *testing.T) {
 	}
 	// What isn't RESP ends the stream.
 	for _, bad := range []string{"GET x\r\n", "*9000000000000000000\r\n", "*1\r\n$99999999\r\n", "*0\r\n", "*1\r\n$1\r\nabc", strings.Repeat("*", 5000)} {
-		conn, err := a.dialOlric(context.Background(), b.current().name)
+		_, conn, err := a.dialOlric(context.Background(), b.current().name)
 		if err != nil {
 			t.Fatal(err)
 		}

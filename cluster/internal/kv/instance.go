@@ -29,7 +29,7 @@ type instance struct {
 	gossip   *memberlist.NetTransport
 	born     time.Time
 	up       atomic.Bool // it has a partition table
-	settled  atomic.Bool // members have not changed for a while; see ownerConn
+	settled  atomic.Bool // members have not changed for a while; see olricConn
 
 	served chan struct{} // closed when olric's Start has returned
 	err    error         // what it returned, valid once served is closed

@@ -107,7 +107,7 @@ func (s *Store) newRemote(ctx context.Context, in *instance, others []string) (*
 			if addr == in.name {
 				return s.dialFor(ctx, in, addr)
 			}
-			conn, err := s.dialOlric(ctx, addr)
+			_, conn, err := s.dialOlric(ctx, addr)
 			if err == nil {
 				conn, err = rm.keep(conn)
 			}

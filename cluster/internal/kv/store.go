@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/olric-data/olric"
+	"github.com/peerlimit/peerlimit/cluster/internal/workers"
 )
 
 // maxInFlight bounds the calls of this member that are under way. Olric holds a
@@ -37,6 +38,7 @@ type Store struct {
 	goroutines sync.WaitGroup
 	watch      context.CancelFunc // ends the watchdog and the repair of copies
 	watching   sync.WaitGroup
+	workers    *workers.Pool
 
 	merges int // how often in a row olric was started anew to join others; the watchdog's
 
@@ -117,6 +119,7 @@ func Start(cfg Config) (*Store, error) {
 	s.Map = Map{s}
 	s.peers.store = s
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.workers = workers.New(s.spawn, s.ctx.Done())
 	watch, stop := context.WithCancel(s.ctx)
 	s.watch = stop
 	s.watching.Go(func() { s.run(watch) })
@@ -152,6 +155,18 @@ func (s *Store) begin() bool {
 		return false
 	}
 	s.goroutines.Add(1)
+	return true
+}
+
+// spawn starts a goroutine of the store's, unless it is closed.
+func (s *Store) spawn(f func()) bool {
+	if !s.begin() {
+		return false
+	}
+	go func() {
+		defer s.goroutines.Done()
+		f()
+	}()
 	return true
 }
 

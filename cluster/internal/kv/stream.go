@@ -143,7 +143,7 @@ func (s *Store) dialName(ctx context.Context, in *instance, addr string) (net.Co
 		}
 		return in.keep(conn)
 	}
-	conn, err := s.dialOlric(ctx, addr)
+	boot, conn, err := s.dialOlric(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (s *Store) dialName(ctx context.Context, in *instance, addr string) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	return &ownerConn{Conn: kept, in: in}, nil
+	return &olricConn{Conn: kept, s: s, in: in, boot: boot, name: addr}, nil
 }
 
 // deadConn is a connection that is closed already. go-redis starts a goroutine
@@ -166,16 +166,15 @@ func deadConn() net.Conn {
 }
 
 // dialOlric connects to another member's olric by its name.
-func (s *Store) dialOlric(ctx context.Context, name string) (net.Conn, error) {
+func (s *Store) dialOlric(ctx context.Context, name string) (boot uint64, conn net.Conn, err error) {
 	boot, ok := s.peers.find(ctx, name)
 	if !ok {
-		return nil, fmt.Errorf("kv: no member runs an olric named %s", name)
+		return 0, nil, fmt.Errorf("kv: no member runs an olric named %s", name)
 	}
-	conn, err := s.openStream(ctx, boot, askOlric, name)
-	if err != nil {
-		return nil, fmt.Errorf("kv: olric %s: %w", name, err)
+	if conn, err = s.openStream(ctx, boot, askOlric, name); err != nil {
+		return 0, nil, fmt.Errorf("kv: olric %s: %w", name, err)
 	}
-	return conn, nil
+	return boot, conn, nil
 }
 
 // dialServer connects to this instance's own server and logs in: clients here
@@ -255,7 +254,7 @@ func (s *Store) serveOlric(conn net.Conn, in *instance, name string) {
 	if writeAnswer(kept, statusOK, s.clock.now()) != nil || kept.SetDeadline(time.Time{}) != nil {
 		return
 	}
-	d := direct{in: in, r: bufio.NewReader(kept), w: bufio.NewWriter(kept)}
+	d := direct{answers: answers{in: in}, r: bufio.NewReader(kept), w: bufio.NewWriter(kept)}
 	_ = d.serve(s.ctx, s) // the end of the stream is an error too
 }
 

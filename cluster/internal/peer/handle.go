@@ -89,7 +89,7 @@ func (t *Transport) submit(kind string, r request, body []byte) {
 	s.mu.Lock()
 	switch {
 	case s.running < t.cfg.MaxHandlers:
-		if t.spawn(func() { s.work(r) }) {
+		if t.workers.Do(func() { s.work(r) }) {
 			s.running++
 		}
 	case len(s.waiting) < t.cfg.MaxHandlerQueue:

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlimit/peerlimit/cluster/internal/workers"
 )
 
 // Transport is a member's end of all connections to others. Its methods may be called concurrently.
@@ -31,6 +33,7 @@ type Transport struct {
 
 	accepted atomic.Int64 // connections now open that others dialed
 	services services     // of Handle
+	workers  *workers.Pool
 	streams  streams
 	nextCall atomic.Uint64
 	news     breakerNews
@@ -68,6 +71,7 @@ func Listen(cfg Config) (*Transport, error) {
 		news: breakerNews{wake: make(chan struct{}, 1)}, born: time.Now(),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.workers = workers.New(t.spawn, t.ctx.Done())
 	t.peers.Store(&map[Boot]*member{})
 	t.nextCall.Store(uint64(time.Now().UnixNano()))
 	t.spawn(t.pulse)

@@ -1,0 +1,219 @@
+package kv
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// olricConn is a connection of an instance's olric client to another member's
+// olric: a stream of bytes, of which it spares what it can.
+//
+// # Calls
+//
+// Reads and writes are one command and one answer each. On a stream of its own
+// each of them costs both members a write and a read of the system's, and a
+// record of TLS. As a [Config.Call] it goes on the connection that members have
+// anyway, packed with those of other callers. Large commands, and all that are
+// not a read's or a write's, go by the stream.
+//
+// # Settled owners
+//
+// Olric's owner of a key asks the backup on every read, and takes the later of
+// the two. That is needed after members have changed, when an owner may not have
+// everything, or have something old. Once all has settled an owner that has an
+// entry has the latest one: the backup is written first, under a lock, and the
+// owner only if that succeeded. So there the question is answered here, with
+// "not found", which is to olric as if there were no other copy.
+type olricConn struct {
+	net.Conn // the stream
+	s        *Store
+	in       *instance
+	boot     uint64 // of the other member …
+	name     string // … and of its olric
+
+	asked    []byte // a command that is called when its answer is read …
+	kind     CallKind
+	answer   []byte // … and what of that answer was not read yet
+	deadline time.Time
+	onStream bool // a command of the stream's is being written
+}
+
+// CallKind is whom a call may make wait.
+type CallKind string
+
+const (
+	// CallOwner asks the owner of a key, which may call another member's
+	// CallBackup meanwhile.
+	CallOwner CallKind = "kv-owner"
+	// CallBackup asks the backup of a key, which waits for nobody. It has
+	// goroutines of its own, so that owners who wait for each other's backup
+	// don't wait for ever.
+	CallBackup CallKind = "kv-backup"
+)
+
+// maxCall is the longest command, and the longest answer, of a call in bytes:
+// limits are decided by frames of the same connection.
+const maxCall = 8 << 10
+
+// SetDeadline implements net.Conn.
+func (c *olricConn) SetDeadline(t time.Time) error {
+	c.deadline = t
+	return c.Conn.SetDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *olricConn) SetReadDeadline(t time.Time) error {
+	c.deadline = t
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Write implements net.Conn. Olric's client writes a command and then reads its
+// answer, and a short command with one Write.
+func (c *olricConn) Write(b []byte) (int, error) {
+	if !c.onStream && len(c.asked) == 0 {
+		if kind, ok := callKind(b); ok {
+			if kind == CallBackup && c.in.settled.Load() && c.in.engine.hasAsOwner(b) {
+				c.answer = notFound
+				return len(b), nil
+			}
+			if c.s.cfg.Call != nil {
+				c.asked, c.kind = append(c.asked[:0], b...), kind
+				return len(b), nil
+			}
+		}
+	}
+	c.onStream = true
+	return c.Conn.Write(b)
+}
+
+// Read implements net.Conn.
+func (c *olricConn) Read(b []byte) (int, error) {
+	if len(c.asked) > 0 {
+		err := c.call()
+		c.asked = c.asked[:0]
+		if err != nil {
+			return 0, err
+		}
+	}
+	if len(c.answer) > 0 {
+		n := copy(b, c.answer)
+		c.answer = c.answer[n:]
+		return n, nil
+	}
+	c.onStream = false
+	return c.Conn.Read(b)
+}
+
+// call asks the other member, and by the stream where it says so.
+func (c *olricConn) call() error {
+	wait := c.s.timings.read
+	if !c.deadline.IsZero() {
+		wait = min(wait, time.Until(c.deadline))
+	}
+	// Given up, and not out of time: that would count against the member, but it
+	// is its olric that is slow.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer time.AfterFunc(wait, cancel).Stop()
+	request := make([]byte, 0, 1+len(c.name)+len(c.asked))
+	request = append(request, byte(len(c.name)))
+	request = append(request, c.name...)
+	request = append(request, c.asked...)
+	answer, err := c.s.cfg.Call(ctx, c.boot, c.kind, request)
+	if err != nil {
+		return errors.New(err.Error()) // see opaque
+	}
+	if c.answer = answer; len(answer) == 0 {
+		_, err = c.Conn.Write(c.asked)
+	}
+	return err
+}
+
+// ServeCall answers another member's [Config.Call]. An empty answer asks for the
+// same by a stream.
+func (s *Store) ServeCall(request []byte) ([]byte, error) {
+	if !s.begin() {
+		return nil, ErrClosed
+	}
+	defer s.goroutines.Done()
+	in := s.current()
+	if len(request) == 0 || len(request) < 1+int(request[0]) {
+		return nil, errRESP
+	}
+	name, raw := request[1:1+request[0]], request[1+request[0]:]
+	if in == nil || string(name) != in.name {
+		return nil, fmt.Errorf("kv: %q: not there", name)
+	}
+	p := pieces.Get().(*piece)
+	defer pieces.Put(p)
+	if !p.single(raw) {
+		return nil, errRESP
+	}
+	a := answers{in: in}
+	if !a.answer(&p.c) || len(a.out) > maxCall {
+		return nil, nil
+	}
+	return a.out, nil
+}
+
+// piece reads the command that some bytes are.
+type piece struct {
+	src bytes.Reader
+	r   *bufio.Reader
+	c   command
+}
+
+var pieces = sync.Pool{New: func() any { return &piece{r: bufio.NewReader(nil)} }}
+
+// single reads one command; false: b is not just one. It is valid until the next
+// one is read.
+func (p *piece) single(b []byte) bool {
+	p.src.Reset(b)
+	p.r.Reset(&p.src)
+	return p.c.read(p.r) == nil && p.r.Buffered() == 0 && p.src.Len() == 0
+}
+
+// callKind tells whether b is one command of a read or a write, short enough for
+// a call, and whom it asks.
+func callKind(b []byte) (CallKind, bool) {
+	if len(b) > maxCall {
+		return "", false
+	}
+	p := pieces.Get().(*piece)
+	defer pieces.Put(p)
+	if !p.single(b) {
+		return "", false
+	}
+	switch string(p.c.args[0]) {
+	case "dm.get", "dm.put":
+		return CallOwner, true
+	case "dm.getentry", "dm.putentry":
+		return CallBackup, true
+	}
+	return "", false
+}
+
+// A read of a backup is one write of these bytes, the digest between them.
+var (
+	askBackupHead = []byte("*4\r\n$11\r\ndm.getentry\r\n$9\r\n" + dmapName + "\r\n$32\r\n")
+	askBackupTail = []byte("\r\n$2\r\nRC\r\n")
+	notFound      = []byte("-" + respNotFound + "\r\n")
+)
+
+// hasAsOwner tells whether b asks the backup for a key whose entry this member
+// has as its owner.
+func (g *engine) hasAsOwner(b []byte) bool {
+	if len(b) != len(askBackupHead)+32+len(askBackupTail) ||
+		!bytes.HasPrefix(b, askBackupHead) || !bytes.HasSuffix(b, askBackupTail) {
+		return false
+	}
+	hkey := hashOfDigest(string(b[len(askBackupHead) : len(askBackupHead)+32]))
+	s := g.owned[hkey%partitionCount].Load()
+	return s != nil && s.get(hkey) != nil
+}
