@@ -86,35 +86,41 @@ func (m *Machine) retarget(slot uint16) {
 	if m.cfg.Broken.StaleBackupTakes && st.claim.kind == ClaimTake {
 		return
 	}
-	to := make([]ID, 0, 6)
+	c := st.claim
+	c.targeted = m.now
+	old := c.asks
+	asks := make([]ask, 0, max(6, len(old)))
 	add := func(id ID) {
-		if id != 0 && id != m.cfg.Self && !slices.Contains(to, id) && !m.dead(id) {
-			to = append(to, id)
+		if id == 0 || id == m.cfg.Self || m.dead(id) {
+			return
+		}
+		// Nearly always in the place where it was.
+		at := len(asks)
+		if at >= len(old) || old[at].to != id {
+			at = slices.IndexFunc(old, func(a ask) bool { return a.to == id })
+		}
+		if at >= 0 {
+			asks = append(asks, old[at])
+		} else {
+			asks = append(asks, ask{to: id})
 		}
 	}
-	if st.claim.kind == ClaimFound {
-		for _, id := range m.view.Alive {
+	addNew := func(id ID) {
+		if !slices.ContainsFunc(asks, func(a ask) bool { return a.to == id }) {
 			add(id)
+		}
+	}
+	if c.kind == ClaimFound {
+		for _, id := range m.view.Alive {
+			add(id) // each is in it once
 		}
 	} else {
 		for _, id := range m.order(slot) {
-			add(id)
+			addNew(id)
 		}
 	}
-	add(st.holder)
-	add(st.backup)
-	c := st.claim
-	c.targeted = m.now
-	asks := make([]ask, 0, len(to))
-	for _, id := range to {
-		a := ask{to: id}
-		for _, old := range c.asks {
-			if old.to == id {
-				a = old
-			}
-		}
-		asks = append(asks, a)
-	}
+	addNew(st.holder)
+	addNew(st.backup)
 	c.asks = asks
 }
 
@@ -270,6 +276,7 @@ func (m *Machine) onAnswer(p *pair, ans *Answer) {
 				a.answered = ans.Sent
 				a.stand = k.Stand
 				a.ok = !k.Busy && !m.against(m.cfg.Self, p.id, it, k)
+				break
 			}
 		}
 		m.learn(k.Slot, k)

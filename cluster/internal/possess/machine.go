@@ -134,6 +134,7 @@ type Machine struct {
 	slots  []slotState
 	pairs  map[ID]*pair
 	peers  []*pair // pairs by ID, for a fixed order
+	busy   []*pair // those of peers that something waits for or is under way to
 
 	lastTick, lastCopy, lastScan, lastClaims int64
 	claims                                   []uint16
@@ -236,8 +237,15 @@ func (m *Machine) enter(now int64) { m.now = max(m.now, now) }
 // leave sends what has gathered.
 func (m *Machine) leave() {
 	m.flushAsks()
-	for _, p := range m.peers {
+	for i := 0; i < len(m.busy); {
+		p := m.busy[i]
 		m.pump(p)
+		if p.flight == nil && len(p.queue) == 0 {
+			p.busy = false
+			m.busy = slices.Delete(m.busy, i, i+1)
+			continue
+		}
+		i++
 	}
 }
 

@@ -27,6 +27,7 @@ type pair struct {
 
 	// What is to be sent to it.
 	queue  []work
+	busy   bool // is in Machine.busy
 	seq    uint64
 	flight *flight
 
@@ -45,10 +46,15 @@ func (m *Machine) pair(id ID) *pair {
 		// forgotten and is met again.
 		p = &pair{id: id, heard: m.now, acked: m.now, seq: uint64(m.now), myTerm: uint64(m.now), grant: new(store.Grant)}
 		m.pairs[id] = p
-		i, _ := slices.BinarySearchFunc(m.peers, id, func(p *pair, id ID) int { return cmp.Compare(p.id, id) })
-		m.peers = slices.Insert(m.peers, i, p)
+		m.peers = insert(m.peers, p)
 	}
 	return p
+}
+
+// insert adds p to pairs ordered by ID.
+func insert(pairs []*pair, p *pair) []*pair {
+	i, _ := slices.BinarySearchFunc(pairs, p.id, func(p *pair, id ID) int { return cmp.Compare(p.id, id) })
+	return slices.Insert(pairs, i, p)
 }
 
 // idle reports whether nothing is known or owed that concerns p.
@@ -70,7 +76,8 @@ func (m *Machine) forgetPair(p *pair) {
 	if p.draining {
 		m.leavers--
 	}
-	m.peers = slices.DeleteFunc(m.peers, func(q *pair) bool { return q == p })
+	is := func(q *pair) bool { return q == p }
+	m.peers, m.busy = slices.DeleteFunc(m.peers, is), slices.DeleteFunc(m.busy, is)
 }
 
 // beat renews the grants that this member lives by, and looks for backups that

@@ -42,6 +42,10 @@ func (m *Machine) queueItem(p *pair, slot uint16, to int) {
 	}
 	st.queued[to] = true
 	p.queue = append(p.queue, work{slot, to, m.now})
+	if !p.busy {
+		p.busy = true
+		m.busy = insert(m.busy, p)
+	}
 }
 
 // queueBackup queues the changes of a slot for its backup.

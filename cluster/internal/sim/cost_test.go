@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -149,6 +150,7 @@ func TestCostOfARingChange(t *testing.T) {
 	if n == 0 {
 		n = 10
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(50)) // 1,000 members take gigabytes
 	f := &fleet{machines: map[possess.ID]*possess.Machine{}, now: second}
 	f.reset()
 	rng := New(Options{Seed: 3}).rng

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,6 +75,18 @@ func TestScenarios(t *testing.T) {
 			t.Parallel()
 			tally(t, s, *first, n)
 		})
+	}
+}
+
+// A seed gives the same run again, to the last random number drawn.
+func TestASeedReplays(t *testing.T) {
+	for _, s := range Scenarios {
+		for seed := uint64(1); seed <= 3; seed++ {
+			a, b := Run(s, options(seed)), Run(s, options(seed))
+			if a.String() != b.String() || a.now != b.now || a.rng.Uint64() != b.rng.Uint64() || !slices.Equal(a.keys, b.keys) {
+				t.Errorf("%q: %v, and then %v", s.Name, a, b)
+			}
+		}
 	}
 }
 
