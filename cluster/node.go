@@ -405,6 +405,21 @@ func (n *Node) SetSecrets(secrets [][]byte) error {
 	return n.peers.SetSecrets(secrets)
 }
 
+// SetTLS replaces [Config.TLS], or the files in its place, of a running member.
+// Connections whose other side is no longer accepted are made anew before they
+// are closed. To change the authority, let every member accept the old one and
+// the new one, then give every member a certificate of the new one, then accept
+// that one only. A member without certificates can't get some while it runs.
+func (n *Node) SetTLS(config *tls.Config) error {
+	if config == nil {
+		return errors.New("cluster: TLS can't cease while a member runs")
+	}
+	if err := n.peers.SetCertificates(config); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
 // KV returns the cluster's store of values that can be loaded again. It is
 // usable from Start on, and says that it is not available until it is.
 func (n *Node) KV() *KV { return n.kv }

@@ -115,3 +115,48 @@ func TestCertificateFilesThatDoNotFit(t *testing.T) {
 	_, err = Start(context.Background(), Config{Bind: "127.0.0.1:0", TLSCert: c.TLSCert, TLSKey: d.TLSKey, TLSCA: c.TLSCA})
 	assert.Error(t, err)
 }
+
+// The authority is another one in the end, and all the while the two call each
+// other.
+func TestAuthorityOfARunningCluster(t *testing.T) {
+	t.Parallel()
+	first, second := newAuthority(t), newAuthority(t)
+	certificate := func(of *authority, accepted ...*authority) *tls.Config {
+		var files Config
+		of.member(t, "member")(&files)
+		c, err := files.certificates()
+		require.NoError(t, err)
+		c.RootCAs = x509.NewCertPool()
+		for _, a := range accepted {
+			pem, err := os.ReadFile(a.file)
+			require.NoError(t, err)
+			require.True(t, c.RootCAs.AppendCertsFromPEM(pem))
+		}
+		c.ClientCAs = c.RootCAs
+		return c
+	}
+	a, _ := testNode(t, "a", func(c *Config) { c.TLS = certificate(first, first) })
+	b, _ := testNode(t, "b", first.member(t, "b"), a)
+	eventually(t, 5*time.Second, "joined", func() bool { return together(a, b) })
+	a.Handle("echo", func(_ context.Context, _ Member, p []byte) ([]byte, error) { return p, nil })
+	call := func() error {
+		_, err := b.Call(context.Background(), a.Self(), "echo", nil)
+		return err
+	}
+	require.NoError(t, call())
+	for _, step := range []*tls.Config{certificate(first, first, second), certificate(second, first, second), certificate(second, second)} {
+		for _, n := range []*Node{a, b} {
+			require.NoError(t, n.SetTLS(step))
+			require.NoError(t, call())
+		}
+	}
+	c, _ := testNode(t, "c", func(c *Config) { c.TLS = certificate(second, second) }, a)
+	eventually(t, 5*time.Second, "joined", func() bool { return together(a, b, c) })
+	_, err := c.Call(context.Background(), a.Self(), "echo", nil)
+	require.NoError(t, err)
+
+	assert.ErrorContains(t, a.SetTLS(nil), "can't cease")
+	assert.ErrorContains(t, a.SetTLS(new(tls.Config)), "RootCAs or ClientCAs")
+	d, _ := testNode(t, "d", nil)
+	assert.ErrorContains(t, d.SetTLS(certificate(first, first)), "where there were some")
+}

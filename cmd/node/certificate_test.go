@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -32,25 +33,35 @@ func selfSigned(t *testing.T, name, certFile, keyFile string) {
 	}
 }
 
-func TestReloadShowsTheNewCertificate(t *testing.T) {
+func TestReloadTakesCertificatesAndTheirAuthority(t *testing.T) {
 	certFile, keyFile := write(t, ""), write(t, "")
 	selfSigned(t, "first", certFile, keyFile)
 	command := &serveCommand{HTTP: "127.0.0.1:0", MinMembers: 1, TLSCert: certFile, TLSKey: keyFile, TLSCA: certFile}
-	config, shown, err := command.clusterConfig()
+	config, files, err := command.clusterConfig()
 	require.NoError(t, err)
-	names := func() (names [2]string) {
-		server, err := config.TLS.GetCertificate(nil)
+	used := config.TLS
+	r := &reloader{serve: command, handler: newHandler(&tokens{}, nil), certificates: files, log: slog.New(slog.DiscardHandler),
+		setTLS: func(to *tls.Config) error { used = to; return nil }}
+	name := func() string { return used.Certificates[0].Leaf.Subject.CommonName }
+	acceptsFile := func() bool {
+		text, err := os.ReadFile(certFile)
 		require.NoError(t, err)
-		client, err := config.TLS.GetClientCertificate(nil)
-		require.NoError(t, err)
-		return [2]string{server.Leaf.Subject.CommonName, client.Leaf.Subject.CommonName}
+		pool := x509.NewCertPool()
+		require.True(t, pool.AppendCertsFromPEM(text))
+		return used.RootCAs.Equal(pool) && used.ClientCAs.Equal(pool)
 	}
-	assert.Equal(t, [2]string{"first", "first"}, names())
-	r := &reloader{serve: command, handler: newHandler(&tokens{}, nil), certificate: shown, log: slog.New(slog.DiscardHandler)}
+	assert.Equal(t, "first", name())
+	assert.True(t, acceptsFile())
 	selfSigned(t, "second", certFile, keyFile)
+	assert.False(t, acceptsFile(), "nobody asked for it yet")
 	r.reload()
-	assert.Equal(t, [2]string{"second", "second"}, names())
+	assert.Equal(t, "second", name())
+	assert.True(t, acceptsFile())
 	selfSigned(t, "third", certFile, write(t, "")) // a certificate without its key
 	r.reload()
-	assert.Equal(t, [2]string{"second", "second"}, names())
+	assert.Equal(t, "second", name())
+	selfSigned(t, "fourth", certFile, keyFile)
+	files.authority = keyFile // no certificate
+	r.reload()
+	assert.Equal(t, "second", name())
 }

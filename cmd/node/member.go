@@ -21,9 +21,9 @@ var clusterFlags = map[string]string{
 var inFlags = strings.NewReplacer("so Secret must be set", "so --secret-file must be set",
 	"TLSCert", "--tls-cert", "TLSKey", "--tls-key", "TLSCA", "--tls-ca")
 
-// clusterConfig makes a cluster.Config of the flags, and the certificate that it
-// shows, nil where none is configured. The package checks the rest.
-func (c *serveCommand) clusterConfig() (cluster.Config, *certificate, error) {
+// clusterConfig makes a cluster.Config of the flags, and names the files of its
+// certificates, nil where there are none. The package checks the rest.
+func (c *serveCommand) clusterConfig() (cluster.Config, *certificateFiles, error) {
 	if c.MinMembers < 1 { // 0 would be taken for the default
 		return cluster.Config{}, nil, usagef("--min-members: must be 1 to 10000, is %d", c.MinMembers)
 	}
@@ -42,11 +42,11 @@ func (c *serveCommand) clusterConfig() (cluster.Config, *certificate, error) {
 		config.TLSCert, config.TLSKey, config.TLSCA = c.TLSCert, c.TLSKey, c.TLSCA // all empty, or refused
 		return config, nil, nil
 	}
-	shown := &certificate{certFile: c.TLSCert, keyFile: c.TLSKey}
-	if config.TLS, err = shown.config(c.TLSCA); err != nil {
+	files := &certificateFiles{cert: c.TLSCert, key: c.TLSKey, authority: c.TLSCA}
+	if config.TLS, err = files.read(); err != nil {
 		return cluster.Config{}, nil, err
 	}
-	return config, shown, nil
+	return config, files, nil
 }
 
 // mostMemberSecrets is what a cluster.Config takes.

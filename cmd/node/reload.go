@@ -10,14 +10,15 @@ import (
 	"syscall"
 )
 
-// reloader reads the files of secrets, tokens and the certificate again, while
+// reloader reads the files of secrets, tokens and certificates again, while
 // the member serves. Which files there are stays what it was at the start.
 type reloader struct {
-	serve       *serveCommand
-	handler     *handler
-	certificate *certificate // nil: none
-	setSecrets  func([][]byte) error
-	log         *slog.Logger
+	serve        *serveCommand
+	handler      *handler
+	certificates *certificateFiles // nil: none
+	setSecrets   func([][]byte) error
+	setTLS       func(*tls.Config) error
+	log          *slog.Logger
 }
 
 // onHangup reads the files again at each SIGHUP, until stop is called. Signals
@@ -63,9 +64,9 @@ func (r *reloader) tryReload() error {
 	if err != nil {
 		return err
 	}
-	var pair *tls.Certificate
-	if r.certificate != nil {
-		if pair, err = r.certificate.read(); err != nil {
+	var certificates *tls.Config
+	if r.certificates != nil {
+		if certificates, err = r.certificates.read(); err != nil {
 			return err
 		}
 	}
@@ -74,8 +75,10 @@ func (r *reloader) tryReload() error {
 			return err
 		}
 	}
-	if pair != nil {
-		r.certificate.current.Store(pair)
+	if certificates != nil {
+		if err := r.setTLS(certificates); err != nil {
+			return err
+		}
 	}
 	r.handler.tokens.Store(tokens)
 	return nil

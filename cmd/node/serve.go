@@ -84,7 +84,7 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	config, certificate, err := c.clusterConfig()
+	config, certificates, err := c.clusterConfig()
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 		return errors.Join(err, server.close(), node.Close())
 	}
 	services.policies, services.view, services.refusals = policies, view, api.refusals
-	stopReloading := (&reloader{c, api, certificate, node.SetSecrets, log}).onHangup(ctx, hangups)
+	stopReloading := (&reloader{c, api, certificates, node.SetSecrets, node.SetTLS, log}).onHangup(ctx, hangups)
 	defer stopReloading()
 	err = c.serve(ctx, env, services, server, probes)
 	if ctx.Err() == nil { // it was not told to leave

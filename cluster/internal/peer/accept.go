@@ -63,7 +63,7 @@ func (t *Transport) admit(e *entrant) {
 
 // hear reads the hello and answers it.
 func (t *Transport) hear(ctx context.Context, e *entrant) error {
-	nc, key, err := t.security.secure(ctx, e.nc, false)
+	nc, err := t.security.secure(ctx, e.nc, false)
 	if err != nil {
 		return err
 	}
@@ -95,10 +95,10 @@ func (t *Transport) hear(ctx context.Context, e *entrant) error {
 		return err
 	}
 	if h.lane == laneStream {
-		t.startStream(h, nc, key)
+		t.startStream(h, nc)
 		return nil
 	}
-	t.attachAccepted(h, nc, key, version)
+	t.attachAccepted(h, nc, version)
 	return nil
 }
 

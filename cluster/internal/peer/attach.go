@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,15 +8,15 @@ import (
 )
 
 // newConn makes a connection of a link.
-func newConn(l *link, nc net.Conn, key ed25519.PublicKey, version uint8) *conn {
-	return &conn{t: l.t, link: l, nc: nc, key: key, version: version, wake: make(chan struct{}, 1)}
+func newConn(l *link, nc net.Conn, version uint8) *conn {
+	return &conn{t: l.t, link: l, nc: nc, version: version, wake: make(chan struct{}, 1)}
 }
 
 // attachDialed puts a connection to use that this member dialed.
 func (t *Transport) attachDialed(c *conn) { t.use(c, c.link.add(c)) }
 
 // attachAccepted puts a connection to use that another member dialed.
-func (t *Transport) attachAccepted(h hello, nc net.Conn, key ed25519.PublicKey, version uint8) {
+func (t *Transport) attachAccepted(h hello, nc net.Conn, version uint8) {
 	t.mu.Lock() // from looking the member up to adding the connection, so that it is not forgotten in between
 	p := t.peer(h.from)
 	if p == nil {
@@ -26,7 +25,7 @@ func (t *Transport) attachAccepted(h hello, nc net.Conn, key ed25519.PublicKey, 
 		next[h.from] = p
 		t.peers.Store(&next)
 	}
-	c := newConn(p.links[h.lane], nc, key, version)
+	c := newConn(p.links[h.lane], nc, version)
 	c.accepted = true
 	how := c.link.add(c)
 	t.mu.Unlock()
@@ -37,7 +36,7 @@ func (t *Transport) attachAccepted(h hello, nc net.Conn, key ed25519.PublicKey, 
 func (t *Transport) use(c *conn, how added) {
 	p := c.link.peer
 	if how != notAdded {
-		if !t.security.stillAccepts(c.key) {
+		if !t.security.accepts(c.nc) {
 			c.fail(errWithdrawn)
 		}
 		p.gone.Store(false)

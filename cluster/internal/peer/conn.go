@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -29,19 +28,21 @@ type conn struct {
 	t        *Transport
 	link     *link
 	nc       net.Conn
-	key      ed25519.PublicKey // by which the other side was accepted; nil without secrets
-	version  uint8             // agreed
-	accepted bool              // the other side dialed
+	version  uint8 // agreed
+	accepted bool  // the other side dialed
 
-	mu      sync.Mutex // guards what follows, to the blank line
-	pending []byte     // frames waiting to be written
-	frames  int        // how many
-	urgent  []byte     // pings and pongs, written first
-	awake   bool       // the writer is at work or has been woken
-	corked  bool       // the reader is about to add more
-	closing bool       // write what is pending, then close
-	closed  bool
-	err     error // why closed
+	mu       sync.Mutex // guards what follows, to the blank line
+	pending  []byte     // frames waiting to be written
+	frames   int        // how many
+	urgent   []byte     // pings and pongs, written first
+	awake    bool       // the writer is at work or has been woken
+	corked   bool       // the reader is about to add more
+	closing  bool       // write what is pending, then close
+	left     bool       // this side has taken leave, and sends no more by it; see renew.go
+	allRead  bool       // the other side has read all before that
+	farewell bool       // the other side has taken leave
+	closed   bool
+	err      error // why closed
 
 	wake    chan struct{} // one token at most, sent by who set awake
 	carried bool          // frames were sent by it (guarded by link.mu): its end is a loss
@@ -53,12 +54,15 @@ type conn struct {
 }
 
 // push appends a frame. It returns errConnClosed, ErrQueueFull or ErrTooLarge, and then has done nothing.
-func (c *conn) push(m *Message) error {
+func (c *conn) push(m *Message) error { return c.add(m, false) }
+
+// add appends a frame; after the last one, nothing more.
+func (c *conn) add(m *Message, last bool) error {
 	if len(m.Payload) > MaxPayload {
 		return ErrTooLarge
 	}
 	c.mu.Lock()
-	if c.closed || c.closing {
+	if c.closed || c.closing || c.left {
 		c.mu.Unlock()
 		return errConnClosed
 	}
@@ -69,18 +73,19 @@ func (c *conn) push(m *Message) error {
 	h := header{kind: m.Type, version: c.version, slot: m.Slot, id: m.ID, target: c.link.peer.boot, epoch: m.Epoch}
 	c.pending = append(h.append(c.pending, len(m.Payload)), m.Payload...)
 	c.frames++
-	c.wakeAndUnlock(!c.corked || len(c.pending) >= corkedMost)
+	c.left = last
+	c.wakeAndUnlock(last || !c.corked || len(c.pending) >= corkedMost)
 	return nil
 }
 
 // pushUrgent appends a frame without payload that overtakes what is pending.
-func (c *conn) pushUrgent(kind byte) {
+func (c *conn) pushUrgent(kind byte, id uint64) {
 	c.mu.Lock()
 	if c.closed || len(c.urgent) >= 8*headerBytes { // who sends pings but reads no pongs gets few
 		c.mu.Unlock()
 		return
 	}
-	h := header{kind: kind, version: c.version, target: c.link.peer.boot}
+	h := header{kind: kind, version: c.version, id: id, target: c.link.peer.boot}
 	c.urgent = h.append(c.urgent, 0)
 	c.wakeAndUnlock(true)
 }
@@ -134,7 +139,7 @@ func (c *conn) finish() {
 func (c *conn) dead() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.closed || c.closing
+	return c.closed || c.closing || c.left
 }
 
 func (c *conn) queued() int {

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -76,7 +75,7 @@ func (l *link) dial(wait time.Duration) {
 		if !ok {
 			return
 		}
-		c, err := l.connect(addr)
+		c, err := l.connect(l.peer.ctx, addr)
 		if err == nil {
 			l.t.attachDialed(c)
 			if l.settled() {
@@ -140,26 +139,26 @@ func (l *link) failed(err error) {
 	}
 }
 
-func (l *link) connect(addr string) (*conn, error) {
-	nc, key, version, err := l.t.open(l.peer.ctx, addr, l.peer.boot, l.lane, "")
+func (l *link) connect(ctx context.Context, addr string) (*conn, error) {
+	nc, version, err := l.t.open(ctx, addr, l.peer.boot, l.lane, "")
 	if err != nil {
 		return nil, err
 	}
-	return newConn(l, nc, key, version), nil
+	return newConn(l, nc, version), nil
 }
 
 // open dials, authenticates both sides and says hello. The connection is ready for frames, or a stream's bytes.
 func (t *Transport) open(ctx context.Context, addr string, to Boot, lane Lane, service string) (
-	nc net.Conn, key ed25519.PublicKey, version uint8, err error,
+	nc net.Conn, version uint8, err error,
 ) {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.HandshakeTimeout)
 	defer cancel()
 	raw, err := t.dialRaw(ctx, addr)
 	if err != nil {
-		return nil, nil, 0, fmt.Errorf("peer: dial %s: %w", addr, err)
+		return nil, 0, fmt.Errorf("peer: dial %s: %w", addr, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	nc, key, version, err = t.sayHello(ctx, raw, to, lane, service)
+	nc, version, err = t.sayHello(ctx, raw, to, lane, service)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -169,9 +168,9 @@ func (t *Transport) open(ctx context.Context, addr string, to Boot, lane Lane, s
 		if errors.As(err, &r) {
 			t.reject(addr, r.reason, err)
 		}
-		return nil, nil, 0, fmt.Errorf("peer: connect to %s: %w", addr, err)
+		return nil, 0, fmt.Errorf("peer: connect to %s: %w", addr, err)
 	}
-	return nc, key, version, nil
+	return nc, version, nil
 }
 
 func (t *Transport) dialRaw(ctx context.Context, addr string) (net.Conn, error) {
@@ -187,39 +186,39 @@ func (t *Transport) dialRaw(ctx context.Context, addr string) (net.Conn, error) 
 }
 
 func (t *Transport) sayHello(ctx context.Context, raw net.Conn, to Boot, lane Lane, service string) (
-	net.Conn, ed25519.PublicKey, uint8, error,
+	net.Conn, uint8, error,
 ) {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = raw.SetDeadline(deadline)
 	}
-	nc, key, err := t.security.secure(ctx, raw, true)
+	nc, err := t.security.secure(ctx, raw, true)
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, 0, err
 	}
 	own := t.cfg.versions
 	h := hello{versions: own, cluster: t.cluster, from: t.cfg.Self, to: to, lane: lane, service: service}
 	if _, err := nc.Write(h.append(make([]byte, 0, maxHello))); err != nil {
-		return nil, nil, 0, err
+		return nil, 0, err
 	}
 	head, payload, err := readOpening(nc)
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, 0, err
 	}
 	w, err := parseWelcome(head, payload)
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, 0, err
 	}
 	if w.cluster != t.cluster {
-		return nil, nil, 0, explain(welcome{verdict: refusedCluster}, own)
+		return nil, 0, explain(welcome{verdict: refusedCluster}, own)
 	}
 	if w.verdict != welcomed {
-		return nil, nil, 0, explain(w, own)
+		return nil, 0, explain(w, own)
 	}
 	if w.boot != to {
-		return nil, nil, 0, fmt.Errorf("%w (%v)", ErrPeerGone, w.boot)
+		return nil, 0, fmt.Errorf("%w (%v)", ErrPeerGone, w.boot)
 	}
 	if w.version < own.oldest || w.version > own.newest {
-		return nil, nil, 0, refuse(reasonVersion, fmt.Errorf("it chose protocol version %d", w.version))
+		return nil, 0, refuse(reasonVersion, fmt.Errorf("it chose protocol version %d", w.version))
 	}
-	return nc, key, w.version, raw.SetDeadline(time.Time{})
+	return nc, w.version, raw.SetDeadline(time.Time{})
 }

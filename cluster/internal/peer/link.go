@@ -102,15 +102,19 @@ func (l *link) send(m *Message) error {
 			return err
 		}
 	}
+	leaving := l.leavingLocked() // until that is over there is nobody to dial
 	switch {
 	case l.removed:
 		return ErrUnknownPeer
+	case leaving:
 	case l.peer.gone.Load():
 		return ErrPeerGone
 	case l.peer.info.Load().Addr == "":
 		return ErrUnknownPeer
 	case l.phase == waiting, l.phase == dialing && time.Since(l.since) > l.lane.dialPatience():
 		return ErrUnreachable
+	}
+	switch {
 	case len(m.Payload) > MaxPayload:
 		return ErrTooLarge
 	case l.queued+headerBytes+len(m.Payload) > l.t.cfg.MaxQueue:
@@ -120,13 +124,19 @@ func (l *link) send(m *Message) error {
 	// would have to allocate it.
 	l.queue = append(l.queue, Message{Type: m.Type, ID: m.ID, Slot: m.Slot, Epoch: m.Epoch, Payload: bytes.Clone(m.Payload)})
 	l.queued += headerBytes + len(m.Payload)
-	l.dialLocked(true)
+	if !leaving {
+		l.dialLocked(true)
+	}
 	return nil
 }
 
 // electLocked makes a live connection current if the current one is not.
 func (l *link) electLocked() {
 	if c := l.cur.Load(); c != nil && !c.dead() {
+		return
+	}
+	if l.leavingLocked() {
+		l.cur.Store(nil)
 		return
 	}
 	i := slices.IndexFunc(l.conns, func(c *conn) bool { return !c.dead() })
@@ -186,10 +196,15 @@ func (l *link) drop(c *conn) (lost bool) {
 	defer l.mu.Unlock()
 	l.conns = slices.DeleteFunc(l.conns, func(o *conn) bool { return o == c })
 	l.electLocked()
-	if l.cur.Load() == nil && l.lane.eager() {
-		l.dialLocked(false)
+	l.dialIfNeededLocked()
+	return c.carried && !c.parted()
+}
+
+// dialIfNeededLocked has a connection made where there should be one, or something waits for one.
+func (l *link) dialIfNeededLocked() {
+	if l.cur.Load() == nil && !l.leavingLocked() && (l.lane.eager() || len(l.queue) > 0) {
+		l.dialLocked(len(l.queue) > 0)
 	}
-	return c.carried
 }
 
 // remove ends the link for good.

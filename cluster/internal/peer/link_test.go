@@ -238,7 +238,7 @@ func TestOwnPauseIsNotSilence(t *testing.T) {
 		a.SetPeers(map[Boot]Peer{2: {Node: "node2"}})
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
-		c := newConn(a.peer(2).links[LaneOps], ours, nil, 1) // not attached, so that only this test's beats count
+		c := newConn(a.peer(2).links[LaneOps], ours, 1) // not attached, so that only this test's beats count
 		most := int(a.cfg.Silence / pulseEvery)
 		for range most - 1 {
 			time.Sleep(time.Hour)

@@ -12,6 +12,7 @@ var (
 	errSilent = errors.New("silent for too long")
 	errStuck  = errors.New("takes nothing for too long")
 	errUnused = errors.New("unused, and not a member")
+	errClung  = errors.New("was told that it is to end, and went on")
 )
 
 // watch is what the pulse remembers of a connection. Time is counted in beats of this process: a process that was
@@ -19,6 +20,7 @@ var (
 type watch struct {
 	reads, writes, received uint64
 	silent, stuck, unused   int // beats
+	leaving                 int // since leave was taken
 }
 
 // ownGap is how late a beat of this process may be; a later one means that it did not run for a while.
@@ -77,7 +79,15 @@ func (c *conn) beat() {
 		w.received, w.unused = n, 0
 	}
 
+	dead := c.dead()
+	if dead {
+		w.leaving++
+	}
+
 	switch {
+	case w.leaving > leaveBeats:
+		c.fail(errClung)
+	case dead: // it has its last frames to write
 	case w.silent >= most:
 		c.fail(errSilent)
 	case w.stuck >= most:
@@ -85,6 +95,6 @@ func (c *conn) beat() {
 	case w.unused >= int(cfg.UnlistedIdle/pulseEvery):
 		c.fail(errUnused)
 	case w.silent > 0 && w.silent%max(1, most/4) == 0:
-		c.pushUrgent(typePing)
+		c.pushUrgent(typePing, 0)
 	}
 }

@@ -109,10 +109,13 @@ func (c *conn) dispatch(h header, payload []byte) error {
 		return refuse(reasonBoot, fmt.Errorf("frame for boot %v", h.target))
 	}
 	switch h.kind {
-	case typePing:
-		c.pushUrgent(typePong)
-		return nil
-	case typePong:
+	case typePing, typePong:
+		if h.kind == typePing {
+			c.pushUrgent(typePong, h.id)
+		}
+		if h.id == leave {
+			c.hearLeave(h.kind)
+		}
 		return nil
 	}
 	c.received.Add(1)

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,55 +9,77 @@ import (
 	"sync/atomic"
 )
 
-// security is how connections are authenticated: by derived identities, by certificates, or not at all.
+// security is how connections are authenticated: by derived identities, by certificates, or not at all. Which of the
+// three it is stays what it was at the start.
 type security struct {
-	ids          atomic.Pointer[identities] // nil: not by secrets
-	certificates *tls.Config                // nil: not by certificates
+	byCertificates bool
+	now            atomic.Pointer[credentials] // nil: not at all
+}
+
+// credentials are what this member shows, and whom it accepts.
+type credentials struct {
+	tls *tls.Config
+	// accepts says whether who has proven itself as the state says would be accepted by these.
+	accepts func(tls.ConnectionState) bool
 }
 
 func newSecurity(cfg *Config) (*security, error) {
 	s := new(security)
-	if cfg.Certificates != nil {
-		c, err := tlsByCertificates(cfg.Certificates)
-		if err != nil {
-			return nil, err
-		}
-		s.certificates = c
-	} else if len(cfg.Secrets) > 0 {
-		ids, err := deriveIdentities(cfg.Secrets, cfg.Cluster)
-		if err != nil {
-			return nil, err
-		}
-		s.ids.Store(ids)
+	var c *credentials
+	var err error
+	switch {
+	case cfg.Certificates != nil:
+		s.byCertificates = true
+		c, err = credentialsOfCertificates(cfg.Certificates)
+	case len(cfg.Secrets) > 0:
+		c, err = credentialsOfSecrets(cfg.Secrets, cfg.Cluster)
 	}
+	if err != nil {
+		return nil, err
+	}
+	s.now.Store(c)
 	return s, nil
 }
 
-// plain says that connections are neither encrypted nor authenticated.
-func (s *security) plain() bool { return s.certificates == nil && s.ids.Load() == nil }
-
-func (s *security) config() *tls.Config {
-	if s.certificates != nil {
-		return s.certificates
+func credentialsOfSecrets(secrets [][]byte, cluster string) (*credentials, error) {
+	ids, err := deriveIdentities(secrets, cluster)
+	if err != nil {
+		return nil, err
 	}
-	return s.ids.Load().tlsConfig()
+	return &credentials{ids.tlsConfig(), func(cs tls.ConnectionState) bool { return ids.accepts(peerKey(cs)) }}, nil
 }
 
-// secure completes TLS on a connection just made, within the context. key is the derived public key by which the
-// other side was accepted, nil without secrets.
-func (s *security) secure(ctx context.Context, nc net.Conn, dialed bool) (secured net.Conn, key ed25519.PublicKey, err error) {
-	if s.plain() {
-		return nc, nil, nil
+func credentialsOfCertificates(given *tls.Config) (*credentials, error) {
+	c, err := tlsByCertificates(given)
+	if err != nil {
+		return nil, err
+	}
+	return &credentials{c, func(cs tls.ConnectionState) bool {
+		if c.VerifyConnection != nil && c.VerifyConnection(cs) != nil {
+			return false
+		}
+		return given.InsecureSkipVerify || verifyChain(cs, c.RootCAs, c.ClientCAs) == nil
+	}}, nil
+}
+
+// plain says that connections are neither encrypted nor authenticated.
+func (s *security) plain() bool { return s.now.Load() == nil }
+
+// secure completes TLS on a connection just made, within the context.
+func (s *security) secure(ctx context.Context, nc net.Conn, dialed bool) (secured net.Conn, err error) {
+	c := s.now.Load()
+	if c == nil {
+		return nc, nil
 	}
 	var tc *tls.Conn
 	if dialed {
-		tc = tls.Client(nc, s.config())
+		tc = tls.Client(nc, c.tls)
 	} else {
-		tc = tls.Server(nc, s.config())
+		tc = tls.Server(nc, c.tls)
 	}
 	if err := tc.HandshakeContext(ctx); err != nil {
 		if reasonOf(err) != "" {
-			return nil, nil, err
+			return nil, err
 		}
 		var alert tls.AlertError
 		var op *net.OpError
@@ -66,40 +87,52 @@ func (s *security) secure(ctx context.Context, nc net.Conn, dialed bool) (secure
 		case errors.As(err, &alert), errors.As(err, &op) && op.Op == "remote error":
 			err = fmt.Errorf("it does not accept this member's secret, certificate or cluster name: %w", err)
 		case errors.As(err, &op):
-			return nil, nil, err
+			return nil, err
 		}
-		return nil, nil, refuse(reasonSecret, err)
+		return nil, refuse(reasonSecret, err)
 	}
-	return tc, peerKey(tc.ConnectionState()), nil
+	return tc, nil
 }
 
-// stillAccepts says whether a key that was accepted when its connection began still is. It is asked again once the
-// connection is where SetSecrets finds it, or one that was being made while the secrets changed would stay.
-func (s *security) stillAccepts(key ed25519.PublicKey) bool {
-	ids := s.ids.Load()
-	return ids == nil || ids.accepts(key)
+// accepts says whether the other side of a connection, which was accepted when that began, still would be. It is asked
+// again once the connection is where withdraw finds it, or one that was being made meanwhile would stay.
+func (s *security) accepts(nc net.Conn) bool {
+	c := s.now.Load()
+	tc, ok := nc.(*tls.Conn)
+	return c == nil || ok && c.accepts(tc.ConnectionState())
 }
 
-var errWithdrawn = refuse(reasonSecret, errors.New("its secret is no longer accepted"))
+var errWithdrawn = refuse(reasonSecret, errors.New("its secret or certificate is no longer accepted"))
 
-// SetSecrets replaces the secrets: the first is shown from now on, all are accepted, and connections that were
-// authenticated by one no longer among them are closed. To rotate, add the new secret last on every member, then move
-// it first on every member, then remove the old one. A member that began plain or with certificates can't change to
-// secrets.
+// SetSecrets replaces the secrets: the first is shown from now on, all are accepted. Connections whose other side has
+// shown one no longer among them are made anew, and then closed, in 2 s ([Config.HandshakeTimeout]) at the latest;
+// streams are closed at once. To rotate, add the new secret last on every member, then move it first on every member,
+// then remove the old one: so no frame is lost. A member that began plain or with certificates can't change to secrets.
 func (t *Transport) SetSecrets(secrets [][]byte) error {
-	if t.security.ids.Load() == nil {
+	if t.security.plain() || t.security.byCertificates {
 		return errors.New("peer: secrets can only be replaced where there were some")
 	}
-	ids, err := deriveIdentities(secrets, t.cfg.Cluster)
+	c, err := credentialsOfSecrets(secrets, t.cfg.Cluster)
 	if err != nil {
 		return err
 	}
-	t.security.ids.Store(ids)
-	for _, c := range t.allConns() {
-		if !ids.accepts(c.key) {
-			c.fail(errWithdrawn)
-		}
+	t.security.now.Store(c)
+	t.withdraw()
+	return nil
+}
+
+// SetCertificates replaces [Config.Certificates], with what SetSecrets says of connections whose other side is no
+// longer accepted. To change the authority, accept both on every member, then give every member its new certificate,
+// then accept the new one only. A member that began without certificates can't get some.
+func (t *Transport) SetCertificates(given *tls.Config) error {
+	if !t.security.byCertificates {
+		return errors.New("peer: certificates can only be replaced where there were some")
 	}
-	t.streams.closeIf(func(s *stream) bool { return !ids.accepts(s.key) })
+	c, err := credentialsOfCertificates(given)
+	if err != nil {
+		return err
+	}
+	t.security.now.Store(c)
+	t.withdraw()
 	return nil
 }

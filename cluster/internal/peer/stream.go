@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -23,7 +22,6 @@ type stream struct {
 	net.Conn
 	t        *Transport
 	boot     Boot
-	key      ed25519.PublicKey
 	accepted bool
 	once     sync.Once
 	err      error
@@ -125,13 +123,13 @@ func (t *Transport) DialStream(ctx context.Context, to Boot, service string) (ne
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	nc, key, _, err := t.open(ctx, p.info.Load().Addr, to, laneStream, service)
+	nc, _, err := t.open(ctx, p.info.Load().Addr, to, laneStream, service)
 	if err != nil {
 		return nil, fmt.Errorf("peer: stream %s: %w", service, err)
 	}
 	quickKeepAlive(nc)
-	s := &stream{Conn: nc, t: t, boot: to, key: key}
-	if !t.streams.add(s) || p.ctx.Err() != nil || !t.security.stillAccepts(key) {
+	s := &stream{Conn: nc, t: t, boot: to}
+	if !t.streams.add(s) || p.ctx.Err() != nil || !t.security.accepts(nc) {
 		s.abort()
 		return nil, fmt.Errorf("peer: stream %s: %w", service, ErrClosed)
 	}
@@ -139,11 +137,11 @@ func (t *Transport) DialStream(ctx context.Context, to Boot, service string) (ne
 }
 
 // startStream gives a stream that another member dialed to its handler.
-func (t *Transport) startStream(h hello, nc net.Conn, key ed25519.PublicKey) {
+func (t *Transport) startStream(h hello, nc net.Conn) {
 	quickKeepAlive(nc)
-	s := &stream{Conn: nc, t: t, boot: h.from, key: key, accepted: true}
+	s := &stream{Conn: nc, t: t, boot: h.from, accepted: true}
 	serve := t.streamHandler(h.service)
-	if serve == nil || !t.streams.add(s) || !t.security.stillAccepts(key) {
+	if serve == nil || !t.streams.add(s) || !t.security.accepts(nc) {
 		s.abort()
 		return
 	}
