@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type MemberOptions struct {
 	Token   string   // what requests to it carry
 	Host    *Host    // a network namespace to run in
 	Bind    string   // the host to bind to; 127.0.0.1, or the Host's address
+	Binary  string   // of another version of cmd/node; the one of these sources unless given
 }
 
 // startTimeout is generous: the machine may be busy with other tests.
@@ -83,9 +85,10 @@ func LaunchMember(t testing.TB, o MemberOptions) *Member {
 	args = append(args, o.Args...) // the last of a flag counts
 	m := &Member{Name: o.Name, t: t, token: o.Token, space: o.Host,
 		ready: make(chan string, 1), gone: make(chan struct{})}
-	m.command = exec.Command(nodeBinary, args...)
+	binary := cmp.Or(o.Binary, nodeBinary)
+	m.command = exec.Command(binary, args...)
 	if o.Host != nil {
-		m.command = o.Host.Command(nodeBinary, args...)
+		m.command = o.Host.Command(binary, args...)
 	}
 	m.command.Env = append(cleanEnvironment(), o.Env...)
 	m.client = &http.Client{

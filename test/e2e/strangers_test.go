@@ -27,21 +27,7 @@ func TestStrangersOnThePeerPort(t *testing.T) {
 
 	random := make([]byte, 4096)
 	_, _ = rand.Read(random)
-	// A hello as on the wire: length, type, versions, magic, the boot ID that is
-	// meant, the cluster, the own boot ID, the lane.
-	const magic = 0x7065_6572_6c69_6d74 // "peerlimt"
-	hello := func(versions uint16, magic, clusterHash uint64) []byte {
-		b := binary.BigEndian.AppendUint32(nil, 37)
-		b = append(b, 1, byte(versions))
-		b = binary.BigEndian.AppendUint16(b, versions)
-		b = binary.BigEndian.AppendUint64(b, magic)
-		b = binary.BigEndian.AppendUint64(b, 0)
-		b = binary.BigEndian.AppendUint64(b, clusterHash)
-		b = binary.BigEndian.AppendUint64(b, 9)
-		return append(b, 0)
-	}
-	sum := sha256.Sum256([]byte("peerlimit cluster\x00" + cluster.name))
-	own := binary.BigEndian.Uint64(sum[:])
+	own := clusterHash(cluster.name)
 	for _, c := range []struct {
 		name, reason string
 		send         []byte
@@ -49,10 +35,10 @@ func TestStrangersOnThePeerPort(t *testing.T) {
 		{"random bytes", "length", append([]byte{0xff}, random...)},
 		{"HTTP", "length", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")},
 		{"Redis", "length", []byte("*9000000000000000000\r\n")},
-		{"half a frame", "truncated", hello(0x0101, magic, own)[:20]},
+		{"half a frame", "truncated", hello(0x0101, helloMagic, own)[:20]},
 		{"a frame that is no hello", "magic", hello(0x0101, 7, own)},
-		{"another cluster", "cluster", hello(0x0101, magic, own+1)},
-		{"a wrong version", "version", hello(0x6363, magic, own)},
+		{"another cluster", "cluster", hello(0x0101, helloMagic, own+1)},
+		{"a wrong version", "version", hello(0x6363, helloMagic, own)},
 		{"an empty frame", "length", []byte{0, 0, 0, 0}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -79,7 +65,7 @@ func TestStrangersOnThePeerPort(t *testing.T) {
 					return
 				}
 				defer conn.Close()
-				for _, b := range hello(0x0101, magic, own) { // never the whole
+				for _, b := range hello(0x0101, helloMagic, own) { // never the whole
 					if _, err := conn.Write([]byte{b}); err != nil {
 						return
 					}
@@ -107,6 +93,28 @@ func TestStrangersOnThePeerPort(t *testing.T) {
 	assert.Zero(t, counts.Denied)
 	require.NoError(t, cluster.OneRing())
 	require.NoError(t, m.Ready())
+}
+
+const helloMagic = 0x7065_6572_6c69_6d74 // "peerlimt"
+
+// hello is the first frame of who dials a peer port, as on the wire: length,
+// type, versions (the oldest and the newest that it speaks), magic, the boot ID
+// that is meant, the cluster, the own boot ID, the lane.
+func hello(versions uint16, magic, cluster uint64) []byte {
+	b := binary.BigEndian.AppendUint32(nil, 37)
+	b = append(b, 1, byte(versions))
+	b = binary.BigEndian.AppendUint16(b, versions)
+	b = binary.BigEndian.AppendUint64(b, magic)
+	b = binary.BigEndian.AppendUint64(b, 0)
+	b = binary.BigEndian.AppendUint64(b, cluster)
+	b = binary.BigEndian.AppendUint64(b, 9)
+	return append(b, 0)
+}
+
+// clusterHash is how a hello names the cluster.
+func clusterHash(name string) uint64 {
+	sum := sha256.Sum256([]byte("peerlimit cluster\x00" + name))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 // knock sends bytes to a port and waits until the other side has hung up.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync"
@@ -39,6 +40,9 @@ type sceneOptions struct {
 	Synchronous bool          // all limits of the load
 	Defaults    MemberOptions // of the members
 	Start       func(*Cluster)
+	Small       int           // limits of a hundred that the load asks for; 400 unless given
+	Callers     int           // of the load, at each member; 4 unless given
+	Pause       time.Duration // of each caller between two requests; 3 ms unless given
 }
 
 // fault is something that was done to one member.
@@ -51,14 +55,15 @@ type fault struct {
 
 // hotKeys are the limits that the load asks for, in turn.
 type hotKeys struct {
-	checks []Check
-	bodies [][]byte
+	small, large int // how many there are of each size
+	checks       []Check
+	bodies       [][]byte
 }
 
 // newHotKeys makes limits of two sizes: a hundred, of which a holder may owe
 // its backup one permit, and many, of which it may owe 1 %.
 func newHotKeys(prefix string, small, large int, synchronous bool) *hotKeys {
-	h := &hotKeys{}
+	h := &hotKeys{small: small, large: large}
 	for i := range small + large {
 		check := Check{Key: fmt.Sprintf("%s:%d", prefix, i), Limit: 100, Period: "24h",
 			Algorithm: [...]string{"fixed-window", "token-bucket"}[i%2], Synchronous: synchronous}
@@ -77,9 +82,9 @@ const smallKeys, largeKeys = 400, 20
 // index is which limit the nth check is for: small and large ones in turn.
 func (h *hotKeys) index(n uint64) int {
 	if n%2 == 0 {
-		return int(n / 2 % smallKeys)
+		return int(n / 2 % uint64(h.small))
 	}
-	return smallKeys + int(n/2%largeKeys)
+	return h.small + int(n/2%uint64(h.large))
 }
 
 // settle is how long a cluster is left alone where its state can't be asked
@@ -88,7 +93,7 @@ const settle = 1500 * time.Millisecond
 
 func newScene(t testing.TB, o sceneOptions) *scene {
 	t.Helper()
-	s := &scene{t: t, control: StartControl(t), hot: newHotKeys("hot", smallKeys, largeKeys, o.Synchronous)}
+	s := &scene{t: t, control: StartControl(t), hot: newHotKeys("hot", cmp.Or(o.Small, smallKeys), largeKeys, o.Synchronous)}
 	if o.Start == nil {
 		s.cluster = NewCluster(t, o.Members, o.Defaults)
 	} else {
@@ -104,7 +109,7 @@ func newScene(t testing.TB, o sceneOptions) *scene {
 	if o.Counters > 0 {
 		s.counters = FillCounters(t, s.cluster.Members(), s.control, o.Counters)
 	}
-	s.load = StartLoad(t, s.cluster.Members(), LoadOptions{Callers: 4, Pause: 3 * time.Millisecond,
+	s.load = StartLoad(t, s.cluster.Members(), LoadOptions{Callers: cmp.Or(o.Callers, 4), Pause: cmp.Or(o.Pause, 3*time.Millisecond),
 		Body: func(n uint64) []byte { return s.hot.bodies[s.hot.index(n)] }})
 	s.load.AwaitEnded(1000)
 	return s
