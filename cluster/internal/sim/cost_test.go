@@ -181,8 +181,10 @@ func TestCostOfARingChange(t *testing.T) {
 	took = f.run(30*second, settled)
 	moved := f.moved
 	f.run(4*second, func() bool { return false }) // backups find their places
-	t.Logf("one joins: its %d slots are moved after %v; until backups are in place %d Syncs with %d KiB, %d announcements, %d asks",
-		moved, time.Duration(took), f.messages["Sync"], f.bytes["Sync"]>>10, f.messages["Announce"], f.messages["Ask"])
+	t.Logf("one joins: its %d slots are moved after %v; until backups are in place, all members together:", moved, time.Duration(took))
+	for _, kinds := range [][2]string{{"Sync", "SyncAck"}, {"Ask", "Answer"}, {"Announce"}} {
+		t.Logf("%v: %d messages, %d KiB", kinds, f.messages[kinds[0]]+f.messages[kinds[1]], (f.bytes[kinds[0]]+f.bytes[kinds[1]])>>10)
+	}
 	if !settled() || moved == 0 {
 		t.Errorf("not settled: %d slots moved", moved)
 	}
