@@ -289,30 +289,6 @@ func (m *Machine) Receive(now int64, from ID, msg Message) {
 
 func (m *Machine) valid(slot uint16) bool { return int(slot) < len(m.slots) }
 
-// dead reports an observed death.
-func (m *Machine) dead(id ID) bool {
-	if id == m.cfg.Self {
-		return false
-	}
-	if p := m.pairs[id]; p != nil {
-		return m.deadPair(p)
-	}
-	return m.deadInView(id)
-}
-
-// deadPair is dead of one that something is kept of.
-func (m *Machine) deadPair(p *pair) bool {
-	if p.gone {
-		return true
-	}
-	if m.now-p.heard < m.cfg.Grant {
-		return false // who was just heard lives, whatever the view says
-	}
-	return m.deadInView(p.id)
-}
-
-func (m *Machine) deadInView(id ID) bool { return m.started && !m.alive[id] && m.view.Dead(id) }
-
 // known is what this member tells others of a slot.
 func (m *Machine) known(slot uint16) Known {
 	st := &m.slots[slot]

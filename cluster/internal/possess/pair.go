@@ -80,6 +80,30 @@ func (m *Machine) forgetPair(p *pair) {
 	m.peers, m.busy = slices.DeleteFunc(m.peers, is), slices.DeleteFunc(m.busy, is)
 }
 
+// dead reports an observed death.
+func (m *Machine) dead(id ID) bool {
+	if id == m.cfg.Self {
+		return false
+	}
+	if p := m.pairs[id]; p != nil {
+		return m.deadPair(p)
+	}
+	return m.deadInView(id)
+}
+
+// deadPair is dead of one that something is kept of.
+func (m *Machine) deadPair(p *pair) bool {
+	if p.gone {
+		return true
+	}
+	if m.now-p.heard < m.cfg.Grant {
+		return false // who was just heard lives, whatever the view says
+	}
+	return m.deadInView(p.id)
+}
+
+func (m *Machine) deadInView(id ID) bool { return m.started && !m.alive[id] && m.view.Dead(id) }
+
 // beat renews the grants that this member lives by, and looks for backups that
 // have fallen silent.
 func (m *Machine) beat() {
