@@ -49,13 +49,16 @@ func BenchmarkHandler(b *testing.B) {
 	for name, h := range map[string]http.Handler{
 		"none":   next,
 		"ip":     l.Handler(next, By(perIP, ClientIP(Trusted{}))),
+		"ipv6":   l.Handler(next, By(perIP, ClientIP(Trusted{}))),
 		"two":    l.Handler(next, By(perIP, ClientIP(Trusted{})), By(perKey, Header("X-API-Key"))),
 		"denied": l.Handler(next, By(PerDay("denied", 1), ClientIP(Trusted{}))),
 	} {
 		b.Run(name, func(b *testing.B) {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Header.Set("X-API-Key", "k-123456")
-			r.RemoteAddr = "203.0.113.7:4711"
+			if r.RemoteAddr = "203.0.113.7:4711"; name == "ipv6" {
+				r.RemoteAddr = "[2001:db8:1:2::7]:4711"
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				h.ServeHTTP(&discardWriter{make(http.Header)}, r)

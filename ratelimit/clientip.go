@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -72,6 +73,11 @@ func (t *Trusted) list() bool {
 func ClientIP(trusted Trusted) KeyFunc {
 	find := newFinder(trusted)
 	return func(r *http.Request) (string, error) {
+		if find.header == "" {
+			if host := hostIPv4(r.RemoteAddr); host != "" {
+				return host, nil
+			}
+		}
 		addr, err := find.addr(r)
 		if err != nil {
 			return "", err
@@ -213,6 +219,46 @@ func (f *finder) isProxy(addr netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// hostIPv4 returns the address of an IPv4 "address:port" as it stands there: an
+// IPv4 address can be written in one way only, so that is its key. Of all else,
+// and of 0.0.0.0, it returns nothing, and leaves it to remoteAddr.
+func hostIPv4(s string) string {
+	var n, all uint
+	first, dots := 0, 0 // where the present part begins, and those before it
+	for i := range len(s) {
+		if digit := uint(s[i]) - '0'; digit <= 9 {
+			n = 10*n + digit
+			continue
+		}
+		if i == first || i > first+3 || n > 255 || s[first] == '0' && i > first+1 {
+			return ""
+		}
+		all |= n
+		if dots == 3 {
+			if s[i] != ':' || all == 0 || !isPort(s[i+1:]) {
+				return ""
+			}
+			return s[:i]
+		}
+		if s[i] != '.' {
+			return ""
+		}
+		n, first, dots = 0, i+1, dots+1
+	}
+	return ""
+}
+
+func isPort(s string) bool {
+	var n uint
+	for i := range len(s) {
+		digit := uint(s[i]) - '0'
+		if n = 10*n + digit; digit > 9 || n > math.MaxUint16 {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // remoteAddr reads the address of a connection's other end.

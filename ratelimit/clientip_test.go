@@ -176,3 +176,25 @@ func TestClientIPAllocatesItsKeyOnly(t *testing.T) {
 		}
 	}
 }
+
+// The address that is taken as it stands is the one that net/netip reads, and
+// nothing is taken that it would not.
+func FuzzHostIPv4(f *testing.F) {
+	for _, s := range []string{
+		"203.0.113.7:4711", "203.0.113.7", "203.0.113.7:", "203.0.113.7:65535", "203.0.113.7:65536", "203.0.113.7:http",
+		"203.0.113.7:00080", "0.0.0.0:1", "0.0.0.1:1", "01.2.3.4:5", "1.2.3.04:5", "1.2.3.256:5", "1.2.3:4", "1.2.3.4.5:6",
+		"1..3.4:5", ".2.3.4:5", "1.2.3.:5", ":5", "", "[::ffff:1.2.3.4]:5", "::1", "1.2.3.4:5:6", "1.2.3.4:-5", "1.2.3.4 :5",
+		"203.0.113.7:99999999999999999999",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		want := ""
+		if ap, err := netip.ParseAddrPort(s); err == nil && ap.Addr().Is4() && !ap.Addr().IsUnspecified() {
+			want = ap.Addr().String()
+		}
+		if got := hostIPv4(s); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	})
+}

@@ -60,7 +60,10 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 	if from != nil && l.newKeys.over(from, p.Name) {
 		o.flags |= flagKnown
 	}
-	res, err := l.do(ctx, tk, o)
+	res, err := l.table.Do(ctx, tk, o)
+	if err == nil && res.out != nil {
+		res, err = l.doAgain(ctx, tk, o, res)
+	}
 	if err != nil {
 		return l.undecided(ctx, p, tk, o, err, d)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/dunglas/httpsfv"
 )
@@ -57,6 +58,26 @@ func appendLimit(b []byte, d *Decision, withReset bool) []byte {
 		b = strconv.AppendInt(b, seconds(d.NextAfter), 10)
 	}
 	return b
+}
+
+// limitText is the longest RateLimit that is kept with its list: two short
+// items, or one of any.
+const limitText = 48
+
+// fieldOf returns b as the value of a header field: in one allocation if it is
+// short, instead of one for the text and one for the list. The list has no room
+// to append to.
+func fieldOf(b []byte) []string {
+	if len(b) > limitText {
+		return []string{string(b)}
+	}
+	f := new(struct {
+		list [1]string
+		text [limitText]byte
+	})
+	n := copy(f.text[:], b)
+	f.list[0] = unsafe.String(&f.text[0], n) // nobody else has f, so its text never changes
+	return f.list[:]
 }
 
 // told says whether clients are told of a decision: not of one that nobody

@@ -20,10 +20,11 @@ func (machine) Gone(s state) bool { return s.kind == kindGone }
 // member that was cut off can't come back.
 const goneFor = 10 * time.Minute
 
-// Apply runs one operation; see [cluster.Machine].
-func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.Effect) {
+// Apply runs one operation; see [cluster.Machine]. Its results have names so
+// that they are written where the caller finds them.
+func (mc machine) Apply(c cluster.Call, old state, o op) (s state, res result, e cluster.Effect) {
+	s = old
 	m := moment{now: c.Now, wall: c.Now + c.WallOffset}
-	var res result
 	if c.Unprotected {
 		res.flags = resultUnprotected
 	}
@@ -141,7 +142,7 @@ func (mc machine) Apply(c cluster.Call, s state, o op) (state, result, cluster.E
 	if !changed {
 		return s, res, cluster.Effect{}
 	}
-	e := cluster.Effect{Changed: true, Wait: o.flags&flagWait != 0 || o.kind == opLease, Expires: expiry(&s, m, res.whole)}
+	e = cluster.Effect{Changed: true, Wait: o.flags&flagWait != 0 || o.kind == opLease, Expires: expiry(&s, m, res.whole)}
 	if spent > 0 {
 		e.Spent, e.Bound = spent, max(r.limit/100, 1)
 	}

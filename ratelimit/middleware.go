@@ -103,9 +103,23 @@ type handler struct {
 	finder     *finder
 	concurrent bool // some rule holds places
 
-	// written is the RateLimit-Policy of the last request. Most requests have
-	// the same.
-	written atomic.Pointer[writtenPolicies]
+	// written are the last values of RateLimit-Policy: one for most handlers,
+	// more where stored policies and overrides give some keys other limits. Each
+	// has its place; see policyPlace.
+	written [policyPlaces]atomic.Pointer[writtenPolicies]
+}
+
+const policyPlaces = 16 // a power of two
+
+// policyPlace is where the RateLimit-Policy of these policies is kept.
+func policyPlace(all []asked) uint64 {
+	const odd = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: spreads near values over the upper bits
+	var h uint64
+	for i := range all {
+		p := &all[i].policy
+		h = (h + uint64(p.Limit) + uint64(p.Period)<<1) * odd
+	}
+	return h >> 60 % policyPlaces
 }
 
 type writtenPolicies struct {
@@ -266,7 +280,7 @@ func (h *handler) setHeaders(header http.Header, all []asked, allowed bool) {
 		header[headerPolicy] = policies
 	}
 	if len(b) > 0 {
-		header[headerRateLimit] = []string{string(b)}
+		header[headerRateLimit] = fieldOf(b)
 	}
 	if h.XRateLimit {
 		setXRateLimit(header, all, h.Limiter.clock())
@@ -276,7 +290,8 @@ func (h *handler) setHeaders(header http.Header, all []asked, allowed bool) {
 // policyHeader returns the value of RateLimit-Policy, nil for none. It has no
 // room to append to, and so may be shared by responses.
 func (h *handler) policyHeader(all []asked) []string {
-	if w := h.written.Load(); w != nil && w.of(all) {
+	place := &h.written[policyPlace(all)]
+	if w := place.Load(); w != nil && w.of(all) {
 		return w.value
 	}
 	w := &writtenPolicies{policies: make([]Policy, len(all))}
@@ -295,7 +310,7 @@ func (h *handler) policyHeader(all []asked) []string {
 	if len(b) > 0 {
 		w.value = []string{string(b)}
 	}
-	h.written.Store(w)
+	place.Store(w)
 	return w.value
 }
 

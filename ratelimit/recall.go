@@ -68,13 +68,18 @@ func (r *recalls) close() {
 // recalls them, if the holder says so, and runs it again.
 func (l *Limiter) do(ctx context.Context, key []byte, o op) (result, error) {
 	res, err := l.table.Do(ctx, key, o)
-	if err != nil || res.out == nil || l.recalls == nil {
+	if err != nil || res.out == nil {
 		return res, err
 	}
-	return l.doAgain(ctx, bytes.Clone(key), o, res)
+	return l.doAgain(ctx, key, o, res)
 }
 
-func (l *Limiter) doAgain(ctx context.Context, key []byte, o op, res result) (result, error) {
+// doAgain goes on where an operation met slices: res is its first answer.
+func (l *Limiter) doAgain(ctx context.Context, callers []byte, o op, res result) (result, error) {
+	if l.recalls == nil {
+		return res, nil
+	}
+	key := bytes.Clone(callers) // so that theirs need not be on the heap
 	ctx, cancel := context.WithTimeout(ctx, recallBudget)
 	defer cancel()
 	pause := recallPause

@@ -106,6 +106,7 @@ func contenders(o options) []contender {
 		&gubernator{servers: &servers, behaviour: "global"},
 		&goLimiter{},
 		&httpRate{},
+		bare{},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"testing"
 
 	"github.com/go-chi/httprate"
@@ -27,13 +28,29 @@ func allocations(ctx context.Context, j *job) float64 {
 	})
 }
 
+// bare is the handler behind the middleware, with none in front of it: what the
+// response and the measuring cost by themselves, and so is in each contender's
+// row on this path.
+type bare struct{ inProcess }
+
+func (bare) name() string                                { return "bare" }
+func (bare) prepare(context.Context, path) (*job, error) { return nil, nil }
+func (bare) close() error                                { return nil }
+
+// plainText is shared by all responses.
+var plainText = []string{"text/plain; charset=utf-8"}
+
 // middleware measures an allowed request through a contender's middleware for
 // net/http, by the client's address, without a network; no rows where it has
-// none. Each of them counts in this process alone.
+// none. Each of them counts in this process alone, and has the same request and
+// the same handler behind it: one that sets a header, as handlers do, so that
+// the response's first header is in nobody's account.
 func (r *runner) middleware(contender string) (rows []row, err error) {
-	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header()["Content-Type"] = plainText })
 	var handler http.Handler
 	switch contender {
+	case "bare":
+		handler = next
 	case "peerlimit":
 		limits, err := ratelimit.New(ratelimit.Config{})
 		if err != nil {
@@ -63,10 +80,10 @@ func (r *runner) middleware(contender string) (rows []row, err error) {
 		return nil, fmt.Errorf("%s: %w", middlewarePath, err)
 	}
 	ns := float64(result.T.Nanoseconds()) / float64(result.N)
-	allocs := float64(result.AllocsPerOp())
+	us, allocs := rounded(ns/1000), float64(result.AllocsPerOp())
 	return []row{{
-		Contender: contender, Path: middlewarePath, Callers: 1, PerSecond: 1e9 / ns,
-		P50: ns / 1000, P99: ns / 1000, P999: ns / 1000, CPU: ns / 1000, Allocs: &allocs, Calls: int64(result.N),
+		Contender: contender, Path: middlewarePath, Callers: 1, PerSecond: rounded(1e9 / ns),
+		P50: us, P99: us, P999: us, CPU: us, Allocs: &allocs, Calls: int64(result.N),
 	}}, nil
 }
 
@@ -76,23 +93,42 @@ func remoteIP(r *http.Request) (string, error) {
 	return httprate.CanonicalizeIP(host), err
 }
 
+const (
+	// middlewareTries is in how many parts the time of a middleware is measured.
+	// The fastest counts: what else runs on the machine makes a part slower, and
+	// nothing makes one faster than the code is.
+	middlewareTries = 10
+	// middlewareHeap is what a service of some size has in its heap, bytes. With
+	// the few MB of this program memory is collected after every 10,000 requests,
+	// and that takes longer than a bare handler does.
+	middlewareHeap = 64 << 20
+)
+
 // benchmark measures as go test -bench does. The response is a new one each
-// time, whose two allocations are counted.
-func (r *runner) benchmark(handler http.Handler) (testing.BenchmarkResult, error) {
+// time, as a server's is, and its two allocations are counted: those of bare.
+func (r *runner) benchmark(handler http.Handler) (fastest testing.BenchmarkResult, err error) {
+	heap := make([]byte, middlewareHeap)
+	defer runtime.KeepAlive(heap)
 	testing.Init()
-	if err := flag.Set("test.benchtime", r.duration.String()); err != nil {
-		return testing.BenchmarkResult{}, err
+	if err := flag.Set("test.benchtime", (r.duration / middlewareTries).String()); err != nil {
+		return fastest, err
 	}
 	request := httptest.NewRequest(http.MethodGet, "/", nil)
 	request.RemoteAddr = "203.0.113.7:4711"
-	result := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			handler.ServeHTTP(noResponse{make(http.Header)}, request)
+	for range middlewareTries {
+		runtime.GC()
+		result := testing.Benchmark(func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				handler.ServeHTTP(noResponse{make(http.Header)}, request)
+			}
+		})
+		if result.N == 0 {
+			return result, errors.New("the benchmark did not run")
 		}
-	})
-	if result.N == 0 {
-		return result, errors.New("the benchmark did not run")
+		if fastest.N == 0 || result.NsPerOp() < fastest.NsPerOp() {
+			fastest = result
+		}
 	}
-	return result, nil
+	return fastest, nil
 }

@@ -51,14 +51,29 @@ func (r *runner) rounds(ctx context.Context, rep *report) error {
 	return errors.Join(failed...)
 }
 
-// contender starts one, measures its paths, and ends it.
+// contender measures one: its middleware first, without what it starts for its
+// paths, whose members would take a part of the time.
 func (r *runner) contender(ctx context.Context, c contender, round int) (rows []row, err error) {
 	begin := time.Now()
 	defer func() {
-		err = errors.Join(err, c.close())
 		fmt.Fprintf(r.progress, "round %d of %d: %s: %d rows in %.1f s\n",
 			round+1, r.options.rounds, c.name(), len(rows), time.Since(begin).Seconds())
 	}()
+	if r.wantsPath(middlewarePath) {
+		if rows, err = r.middleware(c.name()); err != nil {
+			return nil, err
+		}
+	}
+	if !slices.ContainsFunc(paths(r.options, 0), func(p path) bool { return r.wantsPath(p.name) }) {
+		return rows, nil
+	}
+	more, err := r.started(ctx, c)
+	return append(rows, more...), err
+}
+
+// started starts a contender, measures its paths, and ends it.
+func (r *runner) started(ctx context.Context, c contender) (rows []row, err error) {
+	defer func() { err = errors.Join(err, c.close()) }()
 	starting, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	if err := c.start(starting, max(slices.Max(r.callers), 64)); err != nil {
@@ -84,11 +99,6 @@ func (r *runner) contender(ctx context.Context, c contender, round int) (rows []
 				break // there is no such path here, or no more time
 			}
 		}
-	}
-	if r.wantsPath(middlewarePath) {
-		measured, err := r.middleware(c.name())
-		failed = append(failed, err)
-		rows = append(rows, measured...)
 	}
 	return rows, errors.Join(failed...)
 }
