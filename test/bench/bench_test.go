@@ -55,7 +55,7 @@ func (r *report) row(t *testing.T, contender, path string, callers int) row {
 const tiny = "-json -duration 10ms -keys 50 -zipf-keys 500 "
 
 func TestJSONHasItsShape(t *testing.T) {
-	r, raw := measured(t, tiny+"-quick -only go-limiter,httprate")
+	r, raw := measured(t, tiny+"-quick -only go-limiter,httprate,bare")
 	if r.Machine.Cores < 1 || r.Machine.Go == "" {
 		t.Errorf("machine: %+v", r.Machine)
 	}
@@ -67,9 +67,10 @@ func TestJSONHasItsShape(t *testing.T) {
 			}
 		}
 	}
-	// holder with 1 and 64 callers, five paths with 64, and the middleware.
-	if len(rows) != 2*8 {
-		t.Errorf("%d rows, want 16", len(rows))
+	// holder with 1 and 64 callers, five paths with 64, and the middleware, which
+	// the bare handler has too.
+	if len(rows) != 2*8+1 {
+		t.Errorf("%d rows, want 17", len(rows))
 	}
 	for _, one := range r.Rows {
 		if one.PerSecond <= 0 || one.P99 < one.P50 || one.P999 < one.P99 || one.Calls == 0 || one.Rounds != 1 {
@@ -81,6 +82,9 @@ func TestJSONHasItsShape(t *testing.T) {
 	}
 	if m := r.row(t, "httprate", middlewarePath, 1); m.Allocs == nil || *m.Allocs < 1 {
 		t.Errorf("httprate's middleware: %+v", m)
+	}
+	if b := r.row(t, "bare", middlewarePath, 1); b.Allocs == nil || *b.Allocs != 2 {
+		t.Errorf("the bare handler: %+v", b)
 	}
 	if h := r.row(t, "go-limiter", "holder", 64); h.Allocs == nil || *h.Allocs != 0 {
 		t.Errorf("go-limiter's decision: %+v", h)
