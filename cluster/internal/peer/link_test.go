@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -509,9 +510,38 @@ func TestVersions(t *testing.T) {
 	}
 	log, other := new(logLines), new(logLines)
 	b := start(t, 2, speaks(1, 2, log))
-	before := start(t, 1, speaks(1, 1, nil))
-	introduce(before, b)
-	eventually(t, "a member that is one version behind is connected", func() bool { return before.Connected(2, LaneOps) })
+	before, same := start(t, 1, speaks(1, 1, nil)), start(t, 4, speaks(1, 2, nil))
+	introduce(before, b, same)
+	for _, m := range []*Transport{before, b, same} {
+		m.HandleStream("echo", echoStream)
+		m.Handle("echo", func(_ context.Context, _ Boot, p []byte) ([]byte, error) { return p, nil })
+	}
+	for _, c := range []struct {
+		who      string
+		from, to *Transport
+		version  uint8
+	}{
+		{"who is one version behind", before, b, 1},
+		{"who is one version ahead", b, before, 1},
+		{"who speaks the same", b, same, 2},
+	} {
+		if answer, err := c.from.Call(ctxFor(t, 5*time.Second), c.to.cfg.Self, "echo", []byte("x")); err != nil || string(answer) != "x" {
+			t.Errorf("%s answered %q, %v", c.who, answer, err)
+		}
+		s, err := c.from.DialStream(ctxFor(t, 5*time.Second), c.to.cfg.Self, "echo")
+		if err != nil {
+			t.Errorf("%s serves no stream: %v", c.who, err)
+			continue
+		}
+		_ = s.Close()
+		for _, l := range c.from.peer(c.to.cfg.Self).links {
+			for _, conn := range l.snapshot() {
+				if conn.version != c.version {
+					t.Errorf("%s is spoken to in version %d", c.who, conn.version)
+				}
+			}
+		}
+	}
 
 	after := start(t, 3, speaks(3, 4, other))
 	after.SetPeers(map[Boot]Peer{2: {Addr: b.Addr().String()}})
