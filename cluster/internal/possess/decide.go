@@ -197,7 +197,8 @@ func (m *Machine) goAlone(slot uint16, st *slotState) {
 // member knows: by epoch, then by the holder's boot ID, then by view.
 func (m *Machine) learn(slot uint16, k Known) {
 	st := &m.slots[slot]
-	if k.Holder == 0 {
+	if k.Holder == 0 || k.Holder == m.cfg.Self && st.role != roleHolder {
+		// Nobody, or this member, to which it is under way.
 		if st.role == roleNone && k.Epoch > st.epoch {
 			st.epoch, st.view, st.holder, st.backup = k.Epoch, k.View, 0, 0
 		}
@@ -209,12 +210,18 @@ func (m *Machine) learn(slot uint16, k Known) {
 			m.outranked(slot, st, k)
 			return
 		}
+		if st.giving {
+			m.ungiven(slot, st, k)
+		}
 		if st.role != roleNone {
 			m.drop(slot, st)
 		}
 	case k.Epoch == st.epoch && k.Holder == st.holder && k.View > st.view:
 		if st.role == roleHolder {
 			return
+		}
+		if st.giving {
+			m.given(slot, st) // it has named another since
 		}
 		if st.role == roleCopy && k.Backup != m.cfg.Self {
 			m.drop(slot, st) // another has been named
@@ -234,6 +241,20 @@ func (m *Machine) learn(slot uint16, k Known) {
 		m.merge(slot, st)
 	}
 	m.port.Wake(slot)
+}
+
+// ungiven ends a hand-over of which the acknowledgement has not come and will
+// not matter: a later epoch proves that it was taken, another holder of its own
+// epoch has won against it, and then the taker must not live by this member's
+// grant.
+func (m *Machine) ungiven(slot uint16, st *slotState, k Known) {
+	if k.Epoch > st.epoch {
+		m.given(slot, st)
+		return
+	}
+	h := m.pair(st.holder)
+	m.endGrant(h)
+	m.dropFlight(h) // which carries the grant
 }
 
 // merge has the entries of a reign that has lost go to the holder, all of them.

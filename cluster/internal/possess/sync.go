@@ -438,6 +438,9 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 		switch {
 		case !st.ffull || st.toHolder:
 			m.queueItem(p, it.slot, toOther)
+		case it.drained && !m.mayServe(st):
+			// Perhaps the backup has taken over: nobody else is named
+			// without asking. The next scan sees.
 		case it.drained:
 			m.promote(it.slot, st)
 		default:
