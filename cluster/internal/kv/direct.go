@@ -16,10 +16,10 @@ import (
 )
 
 // What a member asks this one's olric, by a call or by a stream, is not copied to
-// olric's server byte for byte: that would be two more connections' worth of system calls for every
-// call, which is most of what a call costs. The commands that reads and writes
-// are made of are answered here, by the same functions that olric's server would
-// call; all others are passed on to it, one after the other.
+// olric's server byte for byte: that would be two more connections' worth of
+// system calls for every call, which is most of what a call costs. The commands
+// that reads and writes are made of are answered here, by the same functions that
+// olric's server would call; all others are passed on to it, one after the other.
 
 const (
 	maxArgs    = 16

@@ -189,3 +189,22 @@ func FuzzRESP(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseCall(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x00\x00\x00\x00\x01\x03abc*1\r\n$4\r\nping\r\n"))
+	f.Add([]byte("\x00\x00\x00\x00\x00\x00\x00\x01\xffabc"))
+	f.Add([]byte("short"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, name, raw, err := parseCall(b); err == nil && !bytes.HasSuffix(b, append([]byte(name), raw...)) {
+			t.Fatalf("%q: name %q, command %q", b, name, raw)
+		}
+		p := pieces.Get().(*piece)
+		if p.single(b) && !bytes.Equal(p.c.raw, b) {
+			t.Fatalf("%q was read as %q", b, p.c.raw)
+		}
+		pieces.Put(p)
+		if _, ok := callKind(b); ok && b[0] != '*' {
+			t.Fatalf("%q is said to be a command", b)
+		}
+	})
+}

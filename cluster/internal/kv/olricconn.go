@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -61,6 +62,8 @@ const (
 // limits are decided by frames of the same connection.
 const maxCall = 8 << 10
 
+const clockLen = 8 // bytes
+
 // SetDeadline implements net.Conn.
 func (c *olricConn) SetDeadline(t time.Time) error {
 	c.deadline = t
@@ -110,7 +113,11 @@ func (c *olricConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// call asks the other member, and by the stream where it says so.
+// call asks the other member, and by the stream where it says so. As the hellos
+// of a stream do, request and answer carry the sender's clock:
+//
+//	request: clock (8 bytes), length of the olric's name (1), the name, the command
+//	answer:  clock (8), the reply; or nothing
 func (c *olricConn) call() error {
 	wait := c.s.timings.read
 	if !c.deadline.IsZero() {
@@ -121,7 +128,8 @@ func (c *olricConn) call() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	defer time.AfterFunc(wait, cancel).Stop()
-	request := make([]byte, 0, 1+len(c.name)+len(c.asked))
+	request := make([]byte, 0, clockLen+1+len(c.name)+len(c.asked))
+	request = binary.BigEndian.AppendUint64(request, uint64(c.s.clock.now()))
 	request = append(request, byte(len(c.name)))
 	request = append(request, c.name...)
 	request = append(request, c.asked...)
@@ -129,10 +137,16 @@ func (c *olricConn) call() error {
 	if err != nil {
 		return errors.New(err.Error()) // see opaque
 	}
-	if c.answer = answer; len(answer) == 0 {
+	if len(answer) == 0 {
 		_, err = c.Conn.Write(c.asked)
+		return err
 	}
-	return err
+	if len(answer) < clockLen {
+		return errRESP
+	}
+	c.s.observe(int64(binary.BigEndian.Uint64(answer)))
+	c.answer = answer[clockLen:]
+	return nil
 }
 
 // ServeCall answers another member's [Config.Call]. An empty answer asks for the
@@ -142,12 +156,13 @@ func (s *Store) ServeCall(request []byte) ([]byte, error) {
 		return nil, ErrClosed
 	}
 	defer s.goroutines.Done()
-	in := s.current()
-	if len(request) == 0 || len(request) < 1+int(request[0]) {
-		return nil, errRESP
+	clock, name, raw, err := parseCall(request)
+	if err != nil {
+		return nil, err
 	}
-	name, raw := request[1:1+request[0]], request[1+request[0]:]
-	if in == nil || string(name) != in.name {
+	s.observe(clock)
+	in := s.current()
+	if in == nil || name != in.name {
 		return nil, fmt.Errorf("kv: %q: not there", name)
 	}
 	p := pieces.Get().(*piece)
@@ -155,11 +170,21 @@ func (s *Store) ServeCall(request []byte) ([]byte, error) {
 	if !p.single(raw) {
 		return nil, errRESP
 	}
-	a := answers{in: in}
+	a := answers{in: in, out: make([]byte, clockLen, 64)}
 	if !a.answer(&p.c) || len(a.out) > maxCall {
 		return nil, nil
 	}
+	binary.BigEndian.PutUint64(a.out, uint64(s.clock.now()))
 	return a.out, nil
+}
+
+func parseCall(request []byte) (clock int64, name string, raw []byte, err error) {
+	if len(request) < clockLen+1 || len(request) < clockLen+1+int(request[clockLen]) {
+		return 0, "", nil, errRESP
+	}
+	rest := request[clockLen+1:]
+	n := request[clockLen]
+	return int64(binary.BigEndian.Uint64(request)), string(rest[:n]), rest[n:], nil
 }
 
 // piece reads the command that some bytes are.
