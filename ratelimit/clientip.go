@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"fmt"
-	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -225,40 +224,11 @@ func (f *finder) isProxy(addr netip.Addr) bool {
 // IPv4 address can be written in one way only, so that is its key. Of all else,
 // and of 0.0.0.0, it returns nothing, and leaves it to remoteAddr.
 func hostIPv4(s string) string {
-	var n, all uint
-	first, dots := 0, 0 // where the present part begins, and those before it
-	for i := range len(s) {
-		if digit := uint(s[i]) - '0'; digit <= 9 {
-			n = 10*n + digit
-			continue
-		}
-		if i == first || i > first+3 || n > 255 || s[first] == '0' && i > first+1 {
-			return ""
-		}
-		all |= n
-		if dots == 3 {
-			if s[i] != ':' || all == 0 || !isPort(s[i+1:]) {
-				return ""
-			}
-			return s[:i]
-		}
-		if s[i] != '.' {
-			return ""
-		}
-		n, first, dots = 0, i+1, dots+1
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || !ap.Addr().Is4() || ap.Addr().IsUnspecified() {
+		return ""
 	}
-	return ""
-}
-
-func isPort(s string) bool {
-	var n uint
-	for i := range len(s) {
-		digit := uint(s[i]) - '0'
-		if n = 10*n + digit; digit > 9 || n > math.MaxUint16 {
-			return false
-		}
-	}
-	return s != ""
+	return s[:strings.IndexByte(s, ':')]
 }
 
 // remoteAddr reads the address of a connection's other end.
