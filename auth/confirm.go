@@ -95,6 +95,14 @@ func (c *confirmation) storeDown() bool {
 	return c.storeFails
 }
 
+// begun reports whether both records have been read at least once, and what they said was taken in: the first reading
+// of each drops all that is cached.
+func (c *confirmation) begun() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.table != nil && c.store != nil
+}
+
 // membersChanged has to be called when whole may answer differently.
 func (c *confirmation) membersChanged() {
 	c.mu.Lock()

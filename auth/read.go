@@ -34,7 +34,7 @@ func (a *Authenticator) read(ctx context.Context, d *Digest, arrived uint64, kno
 func (a *Authenticator) fly(d Digest, fl *flight, known bool) {
 	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.StoreTimeout)
 	defer cancel()
-	if !a.view.begun() {
+	if !a.confirmed.begun() {
 		// What is read before the first confirmation would be dropped by it.
 		a.confirm(ctx)
 	}

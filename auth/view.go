@@ -157,13 +157,6 @@ func (v *view) readStore(c Changes) (changed []uint64, all bool) {
 	return changed, all
 }
 
-// begun reports whether both records have been read at least once.
-func (v *view) begun() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.inTable && v.inStore
-}
-
 func (v *view) markLocked(fingerprint uint64, m mark) {
 	v.clock++
 	old := v.marks[fingerprint]
