@@ -210,9 +210,7 @@ func TestClusterCloseGivesBack(t *testing.T) {
 }
 
 // A borrower that is killed takes at most 2 % of the limit with it, for as long
-// as the window lasts; others lose only what they could not give back within a
-// second, which happens where the killed one was the key's backup and, as under
-// the race detector, is replaced later than that.
+// as the window lasts; others lose nothing.
 func TestClusterBorrowerKilled(t *testing.T) {
 	c, all := members(t, 3)
 	p := fixedNamed("p", 40_000)
@@ -226,11 +224,19 @@ func TestClusterBorrowerKilled(t *testing.T) {
 		}
 	}
 	n += askAll(t, []*Limiter{holder, others[1]}, p, "k", 2)
-	other := others[1].Stats().Leases
-	if n > p.Limit || n+int64(other.Expired) < p.Limit-2*p.Limit/leasePart {
-		t.Errorf("%d of %d allowed; the other borrower %+v", n, p.Limit, other)
+	other, least := others[1].Stats().Leases, p.Limit-2*p.Limit/leasePart
+	if raceDetector {
+		least -= int64(other.Expired)
+	}
+	if n > p.Limit || n < least {
+		t.Errorf("%d of %d allowed, want at least %d; the other borrower %+v", n, p.Limit, least, other)
 	}
 }
+
+// raceDetector says that members take their time: a killed backup is replaced
+// within some 2 s, and slices come back for one second only, so that what others
+// were lent then is lost too.
+var raceDetector bool
 
 // A flood on an exhausted key costs the holder nothing.
 func TestClusterDenialsAreRemembered(t *testing.T) {
