@@ -54,7 +54,7 @@ type owner struct {
 }
 
 // tick is how often the machine is told the time.
-const tick = 5 * time.Millisecond
+const tick = 10 * time.Millisecond
 
 // newPossessor returns what decides for n.
 func newPossessor(n *Node) possessor {

@@ -66,6 +66,7 @@ func (m *Machine) askItem(slot uint16, kind Claim) AskItem {
 // startClaim begins to ask, unless that is under way.
 func (m *Machine) startClaim(slot uint16, kind Claim) {
 	st := &m.slots[slot]
+	m.stir(slot)
 	if st.claim != nil {
 		if st.claim.kind == kind {
 			return
@@ -88,39 +89,34 @@ func (m *Machine) retarget(slot uint16) {
 	}
 	c := st.claim
 	c.targeted = m.now
-	old := c.asks
-	asks := make([]ask, 0, max(6, len(old)))
+	var few [8]ID
+	ids := few[:0]
 	add := func(id ID) {
-		if id == 0 || id == m.cfg.Self || m.dead(id) {
-			return
-		}
-		// Nearly always in the place where it was.
-		at := len(asks)
-		if at >= len(old) || old[at].to != id {
-			at = slices.IndexFunc(old, func(a ask) bool { return a.to == id })
-		}
-		if at >= 0 {
-			asks = append(asks, old[at])
-		} else {
-			asks = append(asks, ask{to: id})
-		}
-	}
-	addNew := func(id ID) {
-		if !slices.ContainsFunc(asks, func(a ask) bool { return a.to == id }) {
-			add(id)
+		if id != 0 && id != m.cfg.Self && !m.dead(id) && !slices.Contains(ids, id) {
+			ids = append(ids, id)
 		}
 	}
 	if c.kind == ClaimFound {
 		for _, id := range m.view.Alive {
-			add(id) // each is in it once
+			add(id)
 		}
 	} else {
 		for _, id := range m.order(slot) {
-			addNew(id)
+			add(id)
 		}
 	}
-	addNew(st.holder)
-	addNew(st.backup)
+	add(st.holder)
+	add(st.backup)
+	if slices.EqualFunc(c.asks, ids, func(a ask, id ID) bool { return a.to == id }) {
+		return // as nearly always
+	}
+	asks := make([]ask, len(ids))
+	for i, id := range ids {
+		asks[i].to = id
+		if at := slices.IndexFunc(c.asks, func(a ask) bool { return a.to == id }); at >= 0 {
+			asks[i] = c.asks[at]
+		}
+	}
 	c.asks = asks
 }
 
@@ -154,13 +150,18 @@ func (m *Machine) askAround(slot uint16) {
 		m.retarget(slot)
 	}
 	for i := range c.asks {
-		if a := &c.asks[i]; a.sent == 0 || m.now-a.sent >= every {
-			if a.first == 0 {
-				a.first = m.now
-			}
-			a.sent = m.now
-			m.asks[a.to] = append(m.asks[a.to], m.askItem(slot, c.kind))
+		a := &c.asks[i]
+		if a.sent != 0 && m.now-a.sent < every || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
+			continue
 		}
+		if a.first == 0 {
+			a.first = m.now
+			if heard := m.pair(a.to).heard; m.now-heard > m.cfg.Suspect+m.cfg.Beat {
+				a.first = heard // it has been silent for long enough as it is
+			}
+		}
+		a.sent = m.now
+		m.asks[a.to] = append(m.asks[a.to], m.askItem(slot, c.kind))
 	}
 }
 

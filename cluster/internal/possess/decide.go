@@ -64,7 +64,12 @@ func (m *Machine) decideRename(slot uint16, st *slotState) {
 			return
 		}
 	}
-	if b := m.pairs[st.backup]; b != nil && !m.dead(b.id) && m.now-b.acked < m.cfg.Replace {
+	switch b := m.pairs[st.backup]; {
+	case b == nil || m.deadPair(b):
+	case !m.silent(b): // it is back
+		st.claim = nil
+		return
+	case m.now-b.acked < m.cfg.Replace:
 		return // it may be back before its grant runs out
 	}
 	ok, not, silent, pending := m.tally(st.claim)
@@ -110,6 +115,7 @@ const foundPatience = 3_000_000_000 // 3 s
 
 // reign makes this member the holder at the next epoch and names a backup.
 func (m *Machine) reign(slot uint16, st *slotState) {
+	m.stir(slot)
 	c := st.claim
 	st.role, st.epoch, st.view, st.holder = roleHolder, st.epoch+1, 0, m.cfg.Self
 	st.backup, st.cover, st.full, st.giving = 0, 0, false, false
@@ -162,6 +168,7 @@ func (c *claim) unheard() bool {
 // name makes id the backup, which has nothing yet. The slot goes on under the
 // grant of the one before as long as that runs.
 func (m *Machine) name(slot uint16, st *slotState, id ID) {
+	m.stir(slot)
 	st.claim = nil
 	st.backup, st.view = id, st.view+1
 	st.fresh, st.full = true, false
@@ -184,6 +191,7 @@ func (m *Machine) goAlone(slot uint16, st *slotState) {
 	if m.short {
 		return
 	}
+	m.stir(slot)
 	st.claim = nil
 	st.backup, st.view, st.full = 0, st.view+1, false
 	st.queued[toBackup], st.flying[toBackup] = false, 0
@@ -197,6 +205,7 @@ func (m *Machine) goAlone(slot uint16, st *slotState) {
 // member knows: by epoch, then by the holder's boot ID, then by view.
 func (m *Machine) learn(slot uint16, k Known) {
 	st := &m.slots[slot]
+	m.stir(slot)
 	if k.Holder == 0 || k.Holder == m.cfg.Self && st.role != roleHolder {
 		// Nobody, or this member, to which it is under way.
 		if st.role == roleNone && k.Epoch > st.epoch {
@@ -267,6 +276,7 @@ func (m *Machine) merge(slot uint16, st *slotState) {
 
 // outranked ends a reign that has lost against k's: its entries go there.
 func (m *Machine) outranked(slot uint16, st *slotState, k Known) {
+	m.stir(slot)
 	m.port.Note(Event{Outranked, slot, k.Holder})
 	st.role, st.cover, st.full, st.claim = roleNone, 0, false, nil
 	st.follower, st.toHolder, st.ffull = 0, false, false

@@ -129,7 +129,8 @@ type Machine struct {
 	port   Port
 	now    int64
 	view   View
-	orders [][4]ID // of view, slot by slot
+	listed [][4]ID // the view's order, slot by slot
+	orders [][4]ID // … without those known to be leaving
 	alive  map[ID]bool
 	slots  []slotState
 	pairs  map[ID]*pair
@@ -137,6 +138,8 @@ type Machine struct {
 	busy   []*pair // those of peers that something waits for or is under way to
 
 	lastTick, lastCopy, lastScan, lastClaims int64
+	scanned                                  int64    // when all slots were looked over; 0: to be done
+	restless                                 []uint64 // the set of slots that the next scan looks at
 	claims                                   []uint16
 	items                                    uint64   // made so far
 	later                                    []uint16 // slots with changes to send when it is time again
@@ -147,7 +150,6 @@ type Machine struct {
 	company                                  bool // a view had others
 	leavers                                  int  // members known to be leaving, self among them
 	draining, short                          bool
-	calm                                     bool // the last scan found nothing to do
 }
 
 // New returns a machine that possesses nothing. It does nothing before
@@ -155,7 +157,7 @@ type Machine struct {
 func New(cfg Config, port Port, now int64) *Machine {
 	return &Machine{
 		cfg: cfg, port: port, now: now, lastTick: now,
-		slots: make([]slotState, cfg.Slots), pairs: map[ID]*pair{}, alive: map[ID]bool{},
+		slots: make([]slotState, cfg.Slots), restless: make([]uint64, (cfg.Slots+63)/64), pairs: map[ID]*pair{}, alive: map[ID]bool{},
 		asks: map[ID][]AskItem{}, announcements: map[ID][]Known{},
 		aloneGrant: new(store.Grant),
 		view: View{
@@ -168,13 +170,16 @@ func New(cfg Config, port Port, now int64) *Machine {
 func (m *Machine) SetView(now int64, v View) {
 	m.enter(now)
 	m.view, m.started = v, true
-	m.orders = make([][4]ID, len(m.slots))
-	for s := range m.orders {
-		m.orders[s] = v.Order(uint16(s))
+	m.listed = make([][4]ID, len(m.slots))
+	for s := range m.listed {
+		m.listed[s] = v.Order(uint16(s))
 	}
+	before := m.alive
 	m.alive = make(map[ID]bool, len(v.Alive))
+	newcomers := map[ID]bool{}
 	for _, id := range v.Alive {
 		m.alive[id] = true
+		newcomers[id] = !before[id]
 		if id != m.cfg.Self {
 			m.pair(id)
 			m.company = true
@@ -183,6 +188,12 @@ func (m *Machine) SetView(now int64, v View) {
 	for _, p := range slices.Clone(m.peers) {
 		if !m.alive[p.id] && m.idle(p) {
 			m.forgetPair(p)
+		}
+	}
+	m.reorder()
+	for s := range m.slots {
+		if first := m.first(uint16(s)); m.slots[s].role == roleHolder && newcomers[first] {
+			m.announce(first, uint16(s)) // so that it need not ask everybody
 		}
 	}
 	if short := len(v.Alive) < m.cfg.MinMembers; short != m.short {
@@ -202,6 +213,7 @@ func (m *Machine) Drain(now int64) {
 	if !m.draining {
 		m.draining = true
 		m.leavers++
+		m.reorder()
 	}
 	m.lastScan = 0
 	m.leave()
@@ -362,19 +374,29 @@ func (m *Machine) order(slot uint16) [4]ID {
 	if m.orders == nil {
 		return [4]ID{}
 	}
-	order := m.orders[slot]
-	if m.leavers == 0 {
-		return order
+	return m.orders[slot]
+}
+
+// reorder makes the orders anew, since the view or the leavers have changed.
+func (m *Machine) reorder() {
+	m.scanned = 0
+	if m.listed == nil {
+		return
 	}
-	n := 0
-	for _, id := range order {
-		if p := m.pairs[id]; id != 0 && (p == nil || !p.draining) && (id != m.cfg.Self || !m.draining) {
-			order[n] = id
-			n++
+	before := m.orders
+	m.orders = make([][4]ID, len(m.listed))
+	for s, listed := range m.listed {
+		order, n := &m.orders[s], 0
+		for _, id := range listed {
+			if p := m.pairs[id]; id != 0 && (m.leavers == 0 || (p == nil || !p.draining) && (id != m.cfg.Self || !m.draining)) {
+				order[n] = id
+				n++
+			}
+		}
+		if st := &m.slots[s]; st.role == roleNone && order[0] == m.cfg.Self && before != nil && before[s][0] != m.cfg.Self {
+			st.since = m.now // it is this member's business from now on
 		}
 	}
-	clear(order[n:])
-	return order
 }
 
 // Short reports whether fewer members than MinMembers are alive.

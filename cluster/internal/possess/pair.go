@@ -20,12 +20,13 @@ type pair struct {
 	// It as a backup of this member.
 	term     uint64 // its grant's, as known here; 0: not yet
 	grant    *store.Grant
-	backs    int   // slots of which it is the backup, or that its grant covers
+	backs    int   // slots of which it is the backup, or that its grant covers; too many between two counts
 	beatSent int64 // when the latest beat was sent
 	trip     int64 // how long its latest answer took
 	acked    int64 // when it last acknowledged a beat or a Sync, or the timer was restarted
 
 	// What is to be sent to it.
+	moving int // slots that it is brought up to date in, in this scan
 	queue  []work
 	busy   bool // is in Machine.busy
 	seq    uint64
@@ -33,7 +34,7 @@ type pair struct {
 
 	// This member as a backup of it.
 	myTerm   uint64
-	copies   int   // of its slots, here
+	copies   int   // of its slots, here; too many between two counts
 	promised int64 // until when this member's grant to it runs
 	lastSeq  uint64
 	lastAck  *SyncAck
@@ -113,10 +114,14 @@ func (m *Machine) beat() {
 			continue
 		}
 		if m.now-p.beatSent >= m.cfg.Beat {
-			p.beatSent = m.now
-			m.port.Send(p.id, &Beat{Sent: m.now, Term: p.term})
+			m.sendBeat(p)
 		}
 	}
+}
+
+func (m *Machine) sendBeat(p *pair) {
+	p.beatSent = m.now
+	m.port.Send(p.id, &Beat{Sent: m.now, Term: p.term})
 }
 
 // silent reports whether p, a backup, has left beats unanswered for too long.
@@ -139,6 +144,17 @@ func (m *Machine) onBeat(p *pair, b *Beat) {
 		p.promised = max(p.promised, m.now+m.cfg.Grant)
 	}
 	m.port.Send(p.id, &BeatAck{Sent: b.Sent, Term: p.myTerm})
+	if p.backs > 0 && !p.gone && m.now-p.beatSent >= m.cfg.Beat/2 {
+		m.sendBeat(p) // in one go with the answer, and so from now on
+	}
+}
+
+// replaceable reports whether id, a silent backup, will have been silent for
+// long enough to be replaced by the time that others have been asked. Asking
+// about each of its slots costs more than waiting for one that will be back.
+func (m *Machine) replaceable(id ID) bool {
+	p := m.pairs[id]
+	return p == nil || m.deadPair(p) || m.now-p.acked >= m.cfg.Replace-m.cfg.Beat
 }
 
 func (m *Machine) onBeatAck(p *pair, a *BeatAck) { m.granted(p, a.Sent, a.Term) }
@@ -161,6 +177,7 @@ func (m *Machine) granted(p *pair, sent int64, term uint64) {
 			if st.cover == p.id {
 				st.cover = 0
 				m.gate(uint16(s))
+				m.stir(uint16(s))
 			}
 			if st.backup == p.id {
 				m.queueItem(p, uint16(s), toBackup)

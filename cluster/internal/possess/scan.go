@@ -1,69 +1,120 @@
 package possess
 
-import "github.com/peerlimit/peerlimit/cluster/internal/store"
+import (
+	"math/bits"
 
-// scan looks all slots over: who should hold and back them, and what has
-// fallen silent.
+	"github.com/peerlimit/peerlimit/cluster/internal/store"
+)
+
+// scan looks slots over: who should hold and back them, and what has fallen
+// silent. That is those that are restless, all where somebody that matters is
+// silent, and all now and then: what is settled changes only with the view, by a
+// message, or with time.
 func (m *Machine) scan() {
 	for _, p := range m.peers {
-		p.backs, p.copies = 0, 0
 		if m.lostPair(p) {
 			p.silentAt = m.now
 		}
+		p.moving = 0
 	}
-	moving := map[ID]int{} // slots being moved, by follower
-	for s := range m.slots {
-		st := &m.slots[s]
-		switch st.role {
-		case roleCopy:
-			m.pair(st.holder).copies++
-			continue
-		case roleHolder:
-		default:
-			continue
-		}
-		if st.backup != 0 {
-			m.pair(st.backup).backs++
-		}
-		if st.cover != 0 && st.cover != st.backup && st.cover != m.cfg.Self {
-			m.pair(st.cover).backs++
-		}
-		if st.follower != 0 {
-			moving[st.follower]++
+	stirred := m.stirred()
+	if all := stirred || m.scanned == 0 || m.now-m.scanned >= scanAllEvery; all {
+		m.scanned = m.now
+		m.count()
+		for i := range m.restless {
+			m.restless[i] = ^uint64(0)
 		}
 	}
-	// In a quiet cluster most slots need no look at anybody else.
-	quiet := !m.stirred()
-	m.calm = quiet
-	for s := range m.slots {
-		slot, st := uint16(s), &m.slots[s]
-		if quiet && m.settled(slot, st) {
-			continue
+	m.eachRestless(func(slot uint16, st *slotState) {
+		if st.role == roleHolder && st.follower != 0 {
+			m.pair(st.follower).moving++
 		}
-		m.calm = false
+	})
+	m.eachRestless(func(slot uint16, st *slotState) {
+		if m.settled(slot, st) {
+			m.rest(slot)
+			if !stirred || !m.onLost(st) {
+				return
+			}
+		}
 		switch st.role {
 		case roleHolder:
-			m.scanHeld(slot, st, moving)
+			m.scanHeld(slot, st)
 		case roleCopy, roleFollower:
 			m.scanCopy(slot, st)
 		default:
 			m.scanNone(slot, st)
 		}
+	})
+}
+
+// scanAllEvery is how often all slots are looked over though nothing stirs.
+const scanAllEvery = 1_000_000_000 // 1 s
+
+// stir has the next scan look at slot. Whoever changes what a slot is here calls
+// it.
+func (m *Machine) stir(slot uint16) { m.restless[slot/64] |= 1 << (slot % 64) }
+
+func (m *Machine) rest(slot uint16) { m.restless[slot/64] &^= 1 << (slot % 64) }
+
+func (m *Machine) eachRestless(f func(slot uint16, st *slotState)) {
+	for i := range m.restless {
+		for w := m.restless[i]; w != 0; w &= w - 1 {
+			if slot := i*64 + bits.TrailingZeros64(w); slot < len(m.slots) {
+				f(uint16(slot), &m.slots[slot])
+			}
+		}
 	}
 }
 
-// stirred reports whether somebody that matters here is silent.
+// count counts anew what pairs back and have copies of here. In between they
+// are counted up only.
+func (m *Machine) count() {
+	for _, p := range m.peers {
+		p.backs, p.copies = 0, 0
+	}
+	for s := range m.slots {
+		switch st := &m.slots[s]; st.role {
+		case roleCopy:
+			m.pair(st.holder).copies++
+		case roleHolder:
+			if st.backup != 0 {
+				m.pair(st.backup).backs++
+			}
+			if st.cover != 0 && st.cover != st.backup && st.cover != m.cfg.Self {
+				m.pair(st.cover).backs++
+			}
+		}
+	}
+}
+
+// stirred reports whether somebody that a settled slot depends on is silent.
 func (m *Machine) stirred() bool {
 	for _, p := range m.peers {
-		if m.lostPair(p) || p.copies > 0 && m.now > m.suspectAt(p) {
+		if p.backs > 0 && m.lostPair(p) || p.copies > 0 && m.silentHolder(p) {
 			return true
 		}
 	}
 	return false
 }
 
+// silentHolder reports whether p, a holder, is dead or has sent no beat for too
+// long.
+func (m *Machine) silentHolder(p *pair) bool { return m.now > m.suspectAt(p) || m.deadPair(p) }
+
+// onLost reports whether slot's other copy is with somebody silent.
+func (m *Machine) onLost(st *slotState) bool {
+	switch st.role {
+	case roleHolder:
+		return m.lost(st.backup)
+	case roleCopy:
+		return m.silentHolder(m.pair(st.holder))
+	}
+	return false
+}
+
 // settled reports whether slot is held and backed as the ring says, so that
-// only somebody's silence could change that.
+// only somebody's silence, or time, could change that.
 func (m *Machine) settled(slot uint16, st *slotState) bool {
 	order := m.order(slot)
 	switch st.role {
@@ -72,12 +123,12 @@ func (m *Machine) settled(slot uint16, st *slotState) bool {
 	case roleCopy:
 		return order[0] == st.holder && order[1] == m.cfg.Self && st.full && !st.giving && m.now-st.since <= checkAfter
 	case roleNone:
-		return order[0] == st.holder && !st.merging
+		return order[0] != m.cfg.Self && !st.merging
 	}
 	return false
 }
 
-func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
+func (m *Machine) scanHeld(slot uint16, st *slotState) {
 	order := m.order(slot)
 	if st.follower != 0 && (m.lost(st.follower) || !m.wants(slot, st)) {
 		m.cancelFollower(slot, st)
@@ -85,11 +136,13 @@ func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
 	switch {
 	case st.cover == m.cfg.Self && st.backup == 0: // alone
 		if st.follower == 0 {
-			m.follow(slot, st, m.firstOther(order), false, moving)
+			m.follow(slot, st, m.firstOther(order), false)
 		}
 		return
 	case st.backup == 0 || m.lost(st.backup):
-		m.startClaim(slot, ClaimRename)
+		if m.replaceable(st.backup) {
+			m.startClaim(slot, ClaimRename)
+		}
 		return
 	case m.firstOther(order) == 0 && order[0] == m.cfg.Self:
 		// The backup is leaving, and nobody else is there.
@@ -107,10 +160,10 @@ func (m *Machine) scanHeld(slot uint16, st *slotState, moving map[ID]int) {
 	}
 	switch to := order[0]; {
 	case to != m.cfg.Self && to != 0 && !m.lost(to):
-		m.follow(slot, st, to, true, moving)
+		m.follow(slot, st, to, true)
 	default:
 		if to := m.firstOther(order); to != 0 && to != st.backup && m.steady(to) {
-			m.follow(slot, st, to, false, moving)
+			m.follow(slot, st, to, false)
 		}
 	}
 }
@@ -144,11 +197,15 @@ func (m *Machine) firstOther(order [4]ID) ID {
 
 // follow starts to bring a member up to date, so that it can become holder or
 // backup without the slot ever being without a full copy.
-func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool, moving map[ID]int) {
-	if id == 0 || moving[id] >= m.cfg.MoveSlots {
+func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool) {
+	if id == 0 {
 		return
 	}
-	moving[id]++
+	p := m.pair(id)
+	if p.moving >= m.cfg.MoveSlots {
+		return
+	}
+	p.moving++
 	st.follower, st.toHolder, st.since = id, toHolder, m.now
 	if toHolder && id == st.backup {
 		st.ffull = true // it has everything already
@@ -157,7 +214,7 @@ func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool, movin
 		m.port.Follow(slot, store.Follower, false)
 	}
 	st.queued[toOther], st.flying[toOther] = false, 0
-	m.queueItem(m.pair(id), slot, toOther)
+	m.queueItem(p, slot, toOther)
 }
 
 func (m *Machine) cancelFollower(slot uint16, st *slotState) {
@@ -218,8 +275,7 @@ func (m *Machine) scanNone(slot uint16, st *slotState) {
 		}
 		return
 	}
-	if m.first(slot) != m.cfg.Self || m.draining {
-		st.since = m.now
+	if m.first(slot) != m.cfg.Self {
 		return
 	}
 	wait := m.cfg.Grant

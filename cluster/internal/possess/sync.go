@@ -102,6 +102,9 @@ func (m *Machine) transmit(p *pair, f *flight) {
 	msg.Sent, msg.Term, msg.YourTerm, msg.Echo = m.now, p.term, p.myTerm, p.stamp
 	msg.Age, msg.Draining = m.now-f.encoded, m.draining
 	f.sent = m.now
+	if f.size < smallBytes {
+		p.beatSent = m.now // its acknowledgement renews the grant as well
+	}
 	for i := range f.items {
 		if f.items[i].as == AsHolder { // which carries a grant
 			p.promised = max(p.promised, m.now+m.cfg.Grant)
@@ -193,6 +196,8 @@ func (m *Machine) give(p *pair, slot uint16, st *slotState, it *SyncItem) bool {
 	}
 	it.As, it.Epoch, it.View, it.Entries, it.Complete = AsHolder, st.epoch+1, 1, entries, true
 	st.released = st.backup
+	m.stir(slot)
+	p.copies++
 	st.epoch, st.view, st.holder, st.backup = st.epoch+1, 1, p.id, m.cfg.Self
 	st.role, st.full, st.giving, st.cover, st.claim = roleCopy, true, true, 0, nil
 	st.follower, st.toHolder, st.ffull = 0, false, false
@@ -203,6 +208,7 @@ func (m *Machine) give(p *pair, slot uint16, st *slotState, it *SyncItem) bool {
 
 // restartBackup has the backup start anew.
 func (m *Machine) restartBackup(slot uint16, st *slotState) {
+	m.stir(slot)
 	st.fresh, st.full = true, false
 	m.port.Follow(slot, store.Backup, false)
 }
@@ -224,6 +230,7 @@ func (m *Machine) dropFlight(p *pair) {
 			continue
 		}
 		st.flying[it.to] = 0
+		m.stir(it.slot)
 		switch {
 		case it.to == toBackup && st.role == roleHolder && st.backup == p.id:
 			m.restartBackup(it.slot, st)
@@ -268,6 +275,7 @@ func (m *Machine) onSync(p *pair, s *Sync) {
 // accept takes an item in, or says why not.
 func (m *Machine) accept(p *pair, s *Sync, it *SyncItem) (Known, bool) {
 	st := &m.slots[it.Slot]
+	m.stir(it.Slot)
 	refuse := func() (Known, bool) { return m.known(it.Slot), true }
 	later := func() (Known, bool) {
 		k := m.known(it.Slot)
@@ -305,6 +313,9 @@ func (m *Machine) accept(p *pair, s *Sync, it *SyncItem) (Known, bool) {
 		st.epoch, st.view, st.holder = it.Epoch, it.View, p.id
 		st.claim, st.since = nil, m.now
 		if it.As == AsBackup {
+			if st.role != roleCopy {
+				p.copies++
+			}
 			st.role, st.backup = roleCopy, m.cfg.Self
 			st.full = st.full || it.Complete
 			// Whether the sender knows this member's term or not: it was
@@ -367,6 +378,7 @@ func (m *Machine) leaving(p *pair, says bool) {
 	if says && !p.draining {
 		p.draining = true
 		m.leavers++
+		m.reorder()
 	}
 }
 
@@ -396,6 +408,7 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 		return // of no interest any more
 	}
 	st.flying[it.to] = 0
+	m.stir(it.slot)
 	switch it.as {
 	case AsBackup:
 		if refused {
@@ -474,6 +487,7 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 
 // given ends a hand-over: the new holder has acknowledged it.
 func (m *Machine) given(slot uint16, st *slotState) {
+	m.stir(slot)
 	st.giving = false
 	m.port.Unfollow(slot, store.Follower, true)
 	m.port.Unfollow(slot, store.Backup, true)
@@ -484,6 +498,7 @@ func (m *Machine) given(slot uint16, st *slotState) {
 // drop forgets the entries of a slot that is not possessed here, not what is
 // known of it.
 func (m *Machine) drop(slot uint16, st *slotState) {
+	m.stir(slot)
 	m.port.Drop(slot)
 	st.role, st.full, st.giving, st.merging, st.claim = roleNone, false, false, false, nil
 	st.queued, st.flying = [2]bool{}, [2]uint64{}

@@ -1,6 +1,6 @@
 package possess
 
-// Tick lets time pass. It is called every 5 ms or so.
+// Tick lets time pass. It is called every 5 to 10 ms.
 func (m *Machine) Tick(now int64) {
 	if now-m.lastTick > m.cfg.Gap {
 		m.afterGap(now)
@@ -12,11 +12,7 @@ func (m *Machine) Tick(now int64) {
 	}
 	m.extend(m.aloneGrant, now+m.cfg.Gap, m.cfg.Self)
 	m.beat()
-	every := m.cfg.Scan
-	if m.calm && !m.stirred() {
-		every *= calmScans
-	}
-	if now-m.lastScan >= every {
+	if now-m.lastScan >= m.cfg.Scan {
 		m.lastScan = now
 		m.scan()
 	}
@@ -35,10 +31,6 @@ func (m *Machine) Tick(now int64) {
 	m.leave()
 }
 
-// calmScans is how many times rarer slots are looked over while each is where it
-// should be and nobody is silent.
-const calmScans = 5
-
 // afterGap starts all timers of silence again: what others said while this
 // member was not running waits to be read.
 func (m *Machine) afterGap(now int64) {
@@ -47,6 +39,7 @@ func (m *Machine) afterGap(now int64) {
 		p.acked = now
 		p.promised = max(p.promised, now+m.cfg.Grant)
 	}
+	m.scanned = 0
 	for s := range m.slots {
 		st := &m.slots[s]
 		st.since = now
