@@ -173,6 +173,8 @@ func (o *owner) setView(now int64, r *ring.Ring, members []Member) {
 	o.machine.SetView(now, v)
 }
 
+var parsers = sync.Pool{New: func() any { return new(possess.Parser) }}
+
 func (o *owner) message(from peer.Boot, m peer.Message) {
 	if o.closed() {
 		return // who serves no more speaks for no slot either
@@ -180,7 +182,9 @@ func (o *owner) message(from peer.Boot, m peer.Message) {
 	switch m.Type {
 	case typeProtocol:
 		o.heard.Store(o.clock.now())
-		msg, err := possess.Parse(m.Payload)
+		parser := parsers.Get().(*possess.Parser)
+		defer parsers.Put(parser)
+		msg, err := parser.Parse(m.Payload)
 		if err != nil {
 			o.log.Warn("bad message from a member", "boot", from.String(), "error", err)
 			return

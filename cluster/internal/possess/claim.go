@@ -8,6 +8,7 @@ type claim struct {
 	from     int64
 	targeted int64 // when asks were last brought up to date with the view
 	asks     []ask
+	few      [6]ask // the memory of asks, mostly
 }
 
 type ask struct {
@@ -110,12 +111,16 @@ func (m *Machine) retarget(slot uint16) {
 	if slices.EqualFunc(c.asks, ids, func(a ask, id ID) bool { return a.to == id }) {
 		return // as nearly always
 	}
-	asks := make([]ask, len(ids))
-	for i, id := range ids {
-		asks[i].to = id
-		if at := slices.IndexFunc(c.asks, func(a ask) bool { return a.to == id }); at >= 0 {
-			asks[i] = c.asks[at]
+	old, asks := c.asks, c.few[:0]
+	if len(old) > 0 {
+		asks = nil
+	}
+	for _, id := range ids {
+		a := ask{to: id}
+		if at := slices.IndexFunc(old, func(a ask) bool { return a.to == id }); at >= 0 {
+			a = old[at]
 		}
+		asks = append(asks, a)
 	}
 	c.asks = asks
 }
@@ -154,54 +159,68 @@ func (m *Machine) askAround(slot uint16) {
 		if a.sent != 0 && m.now-a.sent < every || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
 			continue
 		}
+		p := m.pair(a.to)
 		if a.first == 0 {
 			a.first = m.now
-			if heard := m.pair(a.to).heard; m.now-heard > m.cfg.Suspect+m.cfg.Beat {
-				a.first = heard // it has been silent for long enough as it is
+			if m.now-p.heard > m.cfg.Suspect+m.cfg.Beat {
+				a.first = p.heard // it has been silent for long enough as it is
 			}
 		}
 		a.sent = m.now
-		m.asks[a.to] = append(m.asks[a.to], m.askItem(slot, c.kind))
+		m.ask(p, slot, c.kind)
 	}
 }
 
-const askChunk = 4096
-
-func (m *Machine) flushAsks() {
-	if len(m.asks) == 0 && len(m.announcements) == 0 {
-		return // as nearly always
-	}
-	for _, p := range m.peers {
-		for items := m.asks[p.id]; len(items) > 0; {
-			n := min(len(items), askChunk)
-			m.port.Send(p.id, &Ask{Sent: m.now, Items: items[:n:n]})
-			items = items[n:]
-		}
-		delete(m.asks, p.id)
-		for items := m.announcements[p.id]; len(items) > 0; {
-			n := min(len(items), askChunk)
-			m.port.Send(p.id, &Announce{Items: items[:n:n]})
-			items = items[n:]
-		}
-		delete(m.announcements, p.id)
-	}
+func (m *Machine) ask(p *pair, slot uint16, kind Claim) {
+	p.asks = append(p.asks, m.askItem(slot, kind))
+	m.telling = true
 }
 
 func (m *Machine) announce(to ID, slot uint16) {
 	if to != 0 && to != m.cfg.Self && !m.dead(to) {
-		m.pair(to)
-		m.announcements[to] = append(m.announcements[to], m.known(slot))
+		p := m.pair(to)
+		p.announcements = append(p.announcements, m.known(slot))
+		m.telling = true
+	}
+}
+
+// askChunk is how many items a message has at most.
+const askChunk = 4096
+
+// keep empties the memory of items for the next ones, unless it is large.
+func keep[T any](items []T) []T {
+	if items == nil || cap(items) > 2*askChunk {
+		return []T{}
+	}
+	return items[:0]
+}
+
+// tell sends the questions and announcements that have gathered.
+func (m *Machine) tell() {
+	if !m.telling {
+		return // as nearly always
+	}
+	m.telling = false
+	for _, p := range m.peers {
+		for items := range slices.Chunk(p.asks, askChunk) {
+			m.port.Send(p.id, &Ask{Sent: m.now, Items: items})
+		}
+		for items := range slices.Chunk(p.announcements, askChunk) {
+			m.port.Send(p.id, &Announce{Items: items})
+		}
+		p.asks, p.announcements = keep(p.asks), keep(p.announcements)
 	}
 }
 
 func (m *Machine) onAsk(p *pair, a *Ask) {
-	ans := &Answer{Sent: a.Sent, Items: make([]Known, 0, len(a.Items))}
+	items := m.answer[:0]
 	for _, it := range a.Items {
 		if m.valid(it.Slot) {
-			ans.Items = append(ans.Items, m.judge(p, it))
+			items = append(items, m.judge(p, it))
 		}
 	}
-	m.port.Send(p.id, ans)
+	m.port.Send(p.id, &Answer{Sent: a.Sent, Items: items})
+	m.answer = keep(items)
 }
 
 // judge says what speaks against a claim of p's. Nothing: it is a promise.

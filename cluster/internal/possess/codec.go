@@ -63,45 +63,71 @@ func Append(b []byte, m Message) []byte {
 }
 
 // Parse reads a message. Byte slices in it share b's memory.
-func Parse(b []byte) (Message, error) {
+func Parse(b []byte) (Message, error) { return new(Parser).Parse(b) }
+
+// Parser reads messages, one after the other, into the same memory.
+type Parser struct {
+	beat     Beat
+	beatAck  BeatAck
+	sync     Sync
+	syncAck  SyncAck
+	ask      Ask
+	answer   Answer
+	announce Announce
+	items    []SyncItem
+	asked    []AskItem
+	known    []Known
+}
+
+// Parse reads a message, which is good until the next one is read. Byte slices
+// in it share b's memory.
+func (p *Parser) Parse(b []byte) (Message, error) {
+	p.items, p.asked, p.known = keep(p.items), keep(p.asked), keep(p.known)
 	r := &reader{b: b}
 	var m Message
 	switch kind := r.byte(); kind {
 	case 1:
-		m = &Beat{Sent: r.int(), Term: r.uint()}
+		p.beat = Beat{Sent: r.int(), Term: r.uint()}
+		m = &p.beat
 	case 2:
-		m = &BeatAck{Sent: r.int(), Term: r.uint()}
+		p.beatAck = BeatAck{Sent: r.int(), Term: r.uint()}
+		m = &p.beatAck
 	case 3:
-		s := &Sync{Seq: r.uint(), Sent: r.int(), Term: r.uint(), Age: r.int(), Echo: r.int(), YourTerm: r.uint()}
+		s := &p.sync
+		*s = Sync{Seq: r.uint(), Sent: r.int(), Term: r.uint(), Age: r.int(), Echo: r.int(), YourTerm: r.uint()}
 		s.Draining, _ = r.flags()
-		s.Items = make([]SyncItem, r.count(6))
-		for i := range s.Items {
-			it := &s.Items[i]
-			it.Slot, it.As = r.slot(), As(r.max(byte(AsMerge)))
+		for range r.count(6) {
+			it := SyncItem{Slot: r.slot(), As: As(r.max(byte(AsMerge)))}
 			it.Fresh, it.Complete = r.flags()
 			it.Epoch, it.View = r.uint(), r.uint32()
 			it.Entries = r.bytes()
+			p.items = append(p.items, it)
 		}
+		s.Items = p.items
 		m = s
 	case 4:
-		a := &SyncAck{Seq: r.uint(), Sent: r.int(), Term: r.uint(), Now: r.int()}
+		a := &p.syncAck
+		*a = SyncAck{Seq: r.uint(), Sent: r.int(), Term: r.uint(), Now: r.int()}
 		a.Draining, _ = r.flags()
-		a.Refused = r.known()
+		a.Refused = p.readKnown(r)
 		m = a
 	case 5:
-		a := &Ask{Sent: r.int()}
-		a.Items = make([]AskItem, r.count(5))
-		for i := range a.Items {
-			it := &a.Items[i]
-			it.Slot, it.Claim = r.slot(), Claim(r.max(byte(ClaimFound)))
+		a := &p.ask
+		*a = Ask{Sent: r.int()}
+		for range r.count(5) {
+			it := AskItem{Slot: r.slot(), Claim: Claim(r.max(byte(ClaimFound)))}
 			it.Full, _ = r.flags()
 			it.Epoch, it.View = r.uint(), r.uint32()
+			p.asked = append(p.asked, it)
 		}
+		a.Items = p.asked
 		m = a
 	case 6:
-		m = &Answer{Sent: r.int(), Items: r.known()}
+		p.answer = Answer{Sent: r.int(), Items: p.readKnown(r)}
+		m = &p.answer
 	case 7:
-		m = &Announce{Items: r.known()}
+		p.announce = Announce{Items: p.readKnown(r)}
+		m = &p.announce
 	default:
 		return nil, fmt.Errorf("%w: kind %d", ErrMalformed, kind)
 	}
@@ -109,6 +135,17 @@ func Parse(b []byte) (Message, error) {
 		return nil, fmt.Errorf("%w: kind %d", ErrMalformed, b[0])
 	}
 	return m, nil
+}
+
+func (p *Parser) readKnown(r *reader) []Known {
+	for range r.count(21) {
+		k := Known{Slot: r.slot(), Stand: Stand(r.max(byte(StandHolder)))}
+		k.Busy, _ = r.flags()
+		k.Epoch, k.View = r.uint(), r.uint32()
+		k.Holder, k.Backup = r.id(), r.id()
+		p.known = append(p.known, k)
+	}
+	return p.known
 }
 
 func putUint(b []byte, v uint64) []byte { return binary.AppendUvarint(b, v) }
@@ -236,16 +273,4 @@ func (r *reader) bytes() []byte {
 	v := r.b[:n:n]
 	r.b = r.b[n:]
 	return v
-}
-
-func (r *reader) known() []Known {
-	items := make([]Known, r.count(21))
-	for i := range items {
-		k := &items[i]
-		k.Slot, k.Stand = r.slot(), Stand(r.max(byte(StandHolder)))
-		k.Busy, _ = r.flags()
-		k.Epoch, k.View = r.uint(), r.uint32()
-		k.Holder, k.Backup = r.id(), r.id()
-	}
-	return items
 }

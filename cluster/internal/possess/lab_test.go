@@ -49,7 +49,12 @@ func newLab(t testing.TB, self ID, slots int, change ...func(*Config)) *lab {
 	return l
 }
 
-func (l *lab) Send(to ID, m Message) { l.sent = append(l.sent, letter{to, m}) }
+func (l *lab) Send(to ID, m Message) {
+	m, err := Parse(Append(nil, m)) // its memory is used again
+	require.NoError(l.t, err)
+	l.sent = append(l.sent, letter{to, m})
+}
+
 func (l *lab) Open(slot uint16, epoch uint64, g *store.Grant) {
 	l.open[slot] = &store.Reign{Epoch: epoch, Grant: g}
 }

@@ -23,8 +23,8 @@ type View struct {
 // Port is what a machine orders about. Its methods are called from within the
 // machine's own, and must not call back into it.
 type Port interface {
-	// Send sends m to a member. It may be lost. The machine does not change
-	// m afterwards, except a Sync's Sent, Age and Echo when it is resent.
+	// Send sends m to a member. It may be lost. The memory of m is the
+	// machine's again when Send returns.
 	Send(to ID, m Message)
 	// Open lets operations on slot run while g holds; Shut ends that, and
 	// returns when none is running any more.
@@ -143,8 +143,8 @@ type Machine struct {
 	claims                                   []uint16
 	items                                    uint64   // made so far
 	later                                    []uint16 // slots with changes to send when it is time again
-	asks                                     map[ID][]AskItem
-	announcements                            map[ID][]Known
+	telling                                  bool     // a pair has questions or announcements to be sent
+	answer                                   []Known  // the memory of the one being made
 	aloneGrant                               *store.Grant
 	started                                  bool // a view was given
 	company                                  bool // a view had others
@@ -158,7 +158,6 @@ func New(cfg Config, port Port, now int64) *Machine {
 	return &Machine{
 		cfg: cfg, port: port, now: now, lastTick: now,
 		slots: make([]slotState, cfg.Slots), restless: make([]uint64, (cfg.Slots+63)/64), pairs: map[ID]*pair{}, alive: map[ID]bool{},
-		asks: map[ID][]AskItem{}, announcements: map[ID][]Known{},
 		aloneGrant: new(store.Grant),
 		view: View{
 			Dead: func(ID) bool { return false },
@@ -170,7 +169,9 @@ func New(cfg Config, port Port, now int64) *Machine {
 func (m *Machine) SetView(now int64, v View) {
 	m.enter(now)
 	m.view, m.started = v, true
-	m.listed = make([][4]ID, len(m.slots))
+	if m.listed == nil {
+		m.listed = make([][4]ID, len(m.slots))
+	}
 	for s := range m.listed {
 		m.listed[s] = v.Order(uint16(s))
 	}
@@ -248,7 +249,7 @@ func (m *Machine) enter(now int64) { m.now = max(m.now, now) }
 
 // leave sends what has gathered.
 func (m *Machine) leave() {
-	m.flushAsks()
+	m.tell()
 	for i := 0; i < len(m.busy); {
 		p := m.busy[i]
 		m.pump(p)
@@ -383,17 +384,21 @@ func (m *Machine) reorder() {
 	if m.listed == nil {
 		return
 	}
-	before := m.orders
-	m.orders = make([][4]ID, len(m.listed))
-	for s, listed := range m.listed {
+	begins := m.orders == nil
+	if begins {
+		m.orders = make([][4]ID, len(m.slots))
+	}
+	for s := range m.listed {
 		order, n := &m.orders[s], 0
-		for _, id := range listed {
+		first := order[0]
+		for _, id := range m.listed[s] {
 			if p := m.pairs[id]; id != 0 && (m.leavers == 0 || (p == nil || !p.draining) && (id != m.cfg.Self || !m.draining)) {
 				order[n] = id
 				n++
 			}
 		}
-		if st := &m.slots[s]; st.role == roleNone && order[0] == m.cfg.Self && before != nil && before[s][0] != m.cfg.Self {
+		clear(order[n:])
+		if st := &m.slots[s]; st.role == roleNone && order[0] == m.cfg.Self && first != m.cfg.Self && !begins {
 			st.since = m.now // it is this member's business from now on
 		}
 	}

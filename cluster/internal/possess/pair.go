@@ -26,11 +26,13 @@ type pair struct {
 	acked    int64 // when it last acknowledged a beat or a Sync, or the timer was restarted
 
 	// What is to be sent to it.
-	moving int // slots that it is brought up to date in, in this scan
-	queue  []work
-	busy   bool // is in Machine.busy
-	seq    uint64
-	flight *flight
+	moving        int // slots that it is brought up to date in, in this scan
+	asks          []AskItem
+	announcements []Known
+	queue         []work
+	busy          bool // is in Machine.busy
+	seq           uint64
+	flight        *flight
 
 	// This member as a backup of it.
 	myTerm   uint64

@@ -250,7 +250,7 @@ func (m *Machine) scanCopy(slot uint16, st *slotState) {
 		// Perhaps the word that another was named got lost, or the holder
 		// is none any more. Ask it, sooner where a copy is not expected.
 		st.since = m.now
-		m.asks[st.holder] = append(m.asks[st.holder], m.askItem(slot, ClaimTake))
+		m.ask(h, slot, ClaimTake)
 	}
 }
 
