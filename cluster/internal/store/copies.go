@@ -33,7 +33,8 @@ func (m *Marks) Take(f func(slot uint16)) {
 	}
 }
 
-// outbox is what a slot's audiences still have to be told.
+// outbox is what a slot's audiences still have to be told. A slot has one from
+// its first entry on that somebody follows: most slots of most tables are empty.
 type outbox struct {
 	changes uint64 // counts the slot's changes
 	lists   [2]list
@@ -43,8 +44,7 @@ type outbox struct {
 
 // list is one audience: the entries it does not have yet.
 type list struct {
-	active bool
-	queue  []uint32
+	queue []uint32
 	// inflight are the entries of the message under way, which once it is
 	// acknowledged brings the audience up to change inflightTo.
 	inflight   []uint32
@@ -82,25 +82,41 @@ func (sh *shard[S]) out(slot uint16) *outbox {
 	return sh.slots[slot/shardCount].out
 }
 
+func bit(slot uint16) uint64 { return 1 << (slot / shardCount) }
+
+// follows reports whether l follows the slot.
+func (sh *shard[S]) follows(slot uint16, l List) bool { return sh.followed[l]&bit(slot) != 0 }
+
 // copied reports whether somebody follows the slot.
-func (sh *shard[S]) copied(slot uint16) bool { return sh.out(slot) != nil }
+func (sh *shard[S]) copied(slot uint16) bool {
+	return (sh.followed[Backup]|sh.followed[Follower])&bit(slot) != 0
+}
+
+// needOut returns the slot's outbox, made where there is none.
+func (sh *shard[S]) needOut(slot uint16) *outbox {
+	x := sh.index(slot)
+	if x.out == nil {
+		x.out = new(outbox)
+	}
+	return x.out
+}
 
 // changed notes that entry i was changed by an operation with that effect, and
 // returns the ticket to wait for, if it must.
 func (sh *shard[S]) changed(marks *Marks, slot uint16, i uint32, effect Effect) Ticket {
-	out := sh.out(slot)
-	if out == nil {
+	if !sh.copied(slot) {
 		return Ticket{}
 	}
+	out := sh.needOut(slot)
 	out.changes++
 	rec := sh.record(i)
 	for l := range out.lists {
-		if out.lists[l].active && !rec.queued[l] {
+		if sh.follows(slot, List(l)) && !rec.queued[l] {
 			rec.queued[l] = true
 			out.lists[l].queue = append(out.lists[l].queue, i)
 		}
 	}
-	if !out.lists[Backup].active {
+	if !sh.follows(slot, Backup) {
 		return Ticket{}
 	}
 	marks.set(slot)
@@ -163,12 +179,15 @@ func (st *Store[S, O, R, M]) Follow(slot uint16, l List, has bool) {
 	sh := &st.shards[slot%shardCount]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	x := sh.index(slot)
-	if x.out == nil {
-		x.out = new(outbox)
+	sh.followed[l] |= bit(slot)
+	out := sh.out(slot)
+	if out == nil {
+		if sh.entriesIn(slot) == 0 {
+			return
+		}
+		out = sh.needOut(slot)
 	}
-	old := sh.forget(x.out, l)
-	x.out.lists[l].active = true
+	old := sh.forget(out, l)
 	if has {
 		sh.release(l, old, func(*record) bool { return true })
 		return
@@ -176,11 +195,11 @@ func (st *Store[S, O, R, M]) Follow(slot uint16, l List, has bool) {
 	// What was spent stays outstanding until this audience has it.
 	sh.eachIn(slot, func(i uint32, _ *entry[S]) {
 		sh.record(i).queued[l] = true
-		x.out.lists[l].queue = append(x.out.lists[l].queue, i)
+		out.lists[l].queue = append(out.lists[l].queue, i)
 	})
 	// Of an empty slot there is nothing to send: a mark on all of them would
 	// have a table that is just made flood the backup with empty items.
-	if l == Backup && st.marks != nil && len(x.out.lists[l].queue) > 0 {
+	if l == Backup && st.marks != nil && len(out.lists[l].queue) > 0 {
 		st.marks.set(slot)
 	}
 }
@@ -229,7 +248,7 @@ func (st *Store[S, O, R, M]) Collect(slot uint16, l List, now int64, b []byte, l
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	out := sh.out(slot)
-	if out == nil || !out.lists[l].active {
+	if out == nil || !sh.follows(slot, l) {
 		return b, 0, true
 	}
 	li := &out.lists[l]
@@ -319,6 +338,8 @@ func (st *Store[S, O, R, M]) Promote(slot uint16) {
 	sh := &st.shards[slot%shardCount]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	sh.followed[Backup] = sh.followed[Backup]&^bit(slot) | sh.followed[Follower]&bit(slot)
+	sh.followed[Follower] &^= bit(slot)
 	out := sh.out(slot)
 	if out == nil {
 		return
@@ -342,6 +363,7 @@ func (st *Store[S, O, R, M]) Promote(slot uint16) {
 func (st *Store[S, O, R, M]) Unfollow(slot uint16, l List, acknowledged bool) {
 	sh := &st.shards[slot%shardCount]
 	sh.mu.Lock()
+	sh.followed[l] &^= bit(slot)
 	out := sh.out(slot)
 	if out == nil {
 		sh.mu.Unlock()
@@ -353,7 +375,7 @@ func (st *Store[S, O, R, M]) Unfollow(slot uint16, l List, acknowledged bool) {
 		waiters, out.waiters = out.waiters, nil
 		out.ended = acknowledged
 	}
-	if !out.lists[Backup].active && !out.lists[Follower].active {
+	if !sh.copied(slot) {
 		sh.index(slot).out = nil
 	}
 	sh.mu.Unlock()
@@ -389,7 +411,7 @@ func (st *Store[S, O, R, M]) Await(slot uint16, t Ticket, done func(acknowledged
 	case out.lists[Backup].acked >= t.change:
 		sh.mu.Unlock()
 		done(true)
-	case !out.lists[Backup].active: // as those who waited when it ended
+	case !sh.follows(slot, Backup): // as those who waited when it ended
 		ended := out.ended
 		sh.mu.Unlock()
 		done(ended)

@@ -268,7 +268,7 @@ func (st *Store[S, O, R, M]) Flush(slot uint16) {
 // shard is the entries of shardSlots slots and the lock that guards them.
 type shard[S any] struct {
 	mu      sync.Mutex
-	slots   *[shardSlots]slotIndex // nil until the first entry or copy
+	slots   *[shardSlots]slotIndex // nil until the first entry
 	chunks  []*[chunkLen]entry[S]
 	freed   uint32 // head of the list of free entries, linked by next
 	used    uint32 // entries handed out so far, free ones among them
@@ -278,7 +278,8 @@ type shard[S any] struct {
 	freeRec uint32
 	// recorded is how many entries have one.
 	recorded uint32
-	_        [64]byte // the next shard's lock on a cache line of its own
+	followed [2]uint64 // which slots each list follows, a bit each
+	_        [64]byte  // the next shard's lock on a cache line of its own
 }
 
 // slotIndex finds a slot's entries: chained hashing over the shard's entries.
@@ -302,6 +303,13 @@ type entry[S any] struct {
 func (sh *shard[S]) at(i uint32) *entry[S] {
 	i--
 	return &sh.chunks[i/chunkLen][i%chunkLen]
+}
+
+func (sh *shard[S]) entriesIn(slot uint16) int {
+	if sh.slots == nil {
+		return 0
+	}
+	return sh.slots[slot/shardCount].n
 }
 
 func (sh *shard[S]) index(slot uint16) *slotIndex {
