@@ -105,7 +105,7 @@ type Timings struct {
 	// 20 ms to 1 min; default 150 ms.
 	Grant time.Duration
 	// Beat is how often a grant is renewed, at most a third of Grant. At least
-	// 1 ms; default 20 ms.
+	// 1 ms; default 30 ms.
 	Beat time.Duration
 	// Suspect is how old an unanswered renewal makes the other one suspect,
 	// above Beat and below Grant. Default 50 ms.
@@ -124,7 +124,7 @@ type Timings struct {
 // DefaultTimings returns the defaults.
 func DefaultTimings() Timings {
 	const ms = time.Millisecond
-	return Timings{Grant: 150 * ms, Beat: 20 * ms, Suspect: 50 * ms, Gap: 50 * ms, CopyEvery: 20 * ms, Call: 250 * ms}
+	return Timings{Grant: 150 * ms, Beat: 30 * ms, Suspect: 50 * ms, Gap: 50 * ms, CopyEvery: 20 * ms, Call: 250 * ms}
 }
 
 // Defaults of Config.

@@ -91,7 +91,7 @@ func TestConfigErrorsNameTheFieldAndTheBound(t *testing.T) {
 		{"DrainTimeout", "between 1ms and 1h0m0s", func(c *Config) { c.DrainTimeout = -time.Second }},
 		{"Timings.Grant", "between 20ms and 1m0s", func(c *Config) { c.Timings.Grant = time.Millisecond }},
 		{"Timings.Beat", "between 1ms and 50ms", func(c *Config) { c.Timings.Beat = time.Second }},
-		{"Timings.Suspect", "above 20ms and below 150ms", func(c *Config) { c.Timings.Suspect = 20 * time.Millisecond }},
+		{"Timings.Suspect", "above 30ms and below 150ms", func(c *Config) { c.Timings.Suspect = 20 * time.Millisecond }},
 		{"Timings.Gap", "below 150ms", func(c *Config) { c.Timings.Gap = time.Second }},
 		{"Timings.CopyEvery", "above 0s", func(c *Config) { c.Timings.CopyEvery = -1 }},
 		{"Timings.Call", "above Grant", func(c *Config) { c.Timings.Call = 100 * time.Millisecond }},

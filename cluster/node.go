@@ -426,7 +426,7 @@ func (n *Node) KV() *KV { return n.kv }
 
 // LastHeard returns when a message of another member last arrived, with the
 // monotonic clock's reading; the zero time where there is no other member.
-// While there is one, members hear from each other every 20 ms.
+// While there is one, members hear from each other every 30 ms.
 func (n *Node) LastHeard() time.Time {
 	if len(n.members.Members()) < 2 {
 		return time.Time{}

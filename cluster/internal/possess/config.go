@@ -12,7 +12,7 @@ type Config struct {
 	Slots int // store.Slots, fewer in a simulator
 
 	Grant     int64 // what a backup promises: 150 ms
-	Beat      int64 // how often a grant is renewed: 20 ms
+	Beat      int64 // how often a grant is renewed: 30 ms
 	Suspect   int64 // an unanswered beat of that age makes its receiver suspect: 50 ms
 	Replace   int64 // a backup that has been silent for so long is replaced: 110 ms
 	Steady    int64 // who was silent is not made backup of its own accord before it has been heard for so long: 1 s
@@ -50,7 +50,7 @@ func DefaultConfig(self ID) Config {
 	ms := int64(time.Millisecond)
 	return Config{
 		Self: self, Slots: store.Slots,
-		Grant: 150 * ms, Beat: 20 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms, Prompt: 25 * ms,
+		Grant: 150 * ms, Beat: 30 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms, Prompt: 25 * ms,
 		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Fresh: 100 * ms,
 		MinMembers: 1, MoveSlots: 256, SyncBytes: 256 << 10,
 	}
