@@ -56,6 +56,9 @@ type owner struct {
 // tick is how often the machine is told the time.
 const tick = 10 * time.Millisecond
 
+// unsettledFor is how often a member that does not get its slots says which.
+const unsettledFor = 5 * time.Second
+
 // newPossessor returns what decides for n.
 func newPossessor(n *Node) possessor {
 	o := &owner{
@@ -101,6 +104,7 @@ func (o *owner) run() {
 	defer ticker.Stop()
 	settled := false
 	var swept time.Time
+	begun := time.Now()
 	for {
 		select {
 		case <-o.stop:
@@ -113,6 +117,10 @@ func (o *owner) run() {
 			if !settled && (o.machine.Settled() || o.machine.Short()) {
 				settled = true
 				close(o.settled)
+			}
+			if !settled && time.Since(begun) > slowness*unsettledFor {
+				begun = time.Now()
+				o.log.Warn("not ready", "missing", o.machine.Unsettled())
 			}
 			o.news.tell(o.log, now)
 		})
@@ -230,7 +238,10 @@ func (o *owner) drain(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("hand over: %w", ctx.Err())
+			o.mu.Lock()
+			kept := o.machine.Kept()
+			o.mu.Unlock()
+			return fmt.Errorf("hand over %s: %w", kept, ctx.Err())
 		case <-o.stop:
 			return ErrClosed
 		case <-ticker.C:

@@ -139,6 +139,23 @@ func (m *Member) launch() {
 		m.t.Fatalf("start %s: %v", m.Name, err)
 	}
 	_ = writeEnd.Close()
+	stepAside(m.PID())
+	go func() {
+		defer stepBack(m.PID())
+		for {
+			changed := m.log.watch()
+			if _, connected := findLine(m.Log(), []string{"peer connected"}); connected {
+				return
+			}
+			select {
+			case <-changed:
+			case <-m.gone:
+				return
+			case <-time.After(startTimeout):
+				return
+			}
+		}
+	}()
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		defer stdout.Close()

@@ -42,7 +42,7 @@ type sceneOptions struct {
 	Start       func(*Cluster)
 	Small       int           // limits of a hundred that the load asks for; 400 unless given
 	Callers     int           // of the load, at each member; 4 unless given
-	Pause       time.Duration // of each caller between two requests; 3 ms unless given
+	Pause       time.Duration // of each caller between two requests; 5 ms unless given
 }
 
 // fault is something that was done to one member.
@@ -109,7 +109,7 @@ func newScene(t testing.TB, o sceneOptions) *scene {
 	if o.Counters > 0 {
 		s.counters = FillCounters(t, s.cluster.Members(), s.control, o.Counters)
 	}
-	s.load = StartLoad(t, s.cluster.Members(), LoadOptions{Callers: cmp.Or(o.Callers, 4), Pause: cmp.Or(o.Pause, 3*time.Millisecond),
+	s.load = StartLoad(t, s.cluster.Members(), LoadOptions{Callers: cmp.Or(o.Callers, 4), Pause: cmp.Or(o.Pause, 5*time.Millisecond),
 		Body: func(n uint64) []byte { return s.hot.bodies[s.hot.index(n)] }})
 	s.load.AwaitEnded(1000)
 	return s

@@ -235,6 +235,15 @@ func (m *Machine) learn(slot uint16, k Known) {
 		if st.role == roleCopy && k.Backup != m.cfg.Self {
 			m.drop(slot, st) // another has been named
 		}
+	case k.Epoch == st.epoch && k.Holder == st.holder && k.View == st.view && k.Stand == StandHolder && k.Backup != st.backup && st.role != roleHolder:
+		// The holder itself says who its backup is in this view; this member
+		// knew the view from its question only.
+		if st.giving {
+			m.given(slot, st)
+		}
+		if st.role == roleCopy && k.Backup != m.cfg.Self {
+			m.drop(slot, st)
+		}
 	default:
 		if k.Stand == StandHolder && k.Holder != m.cfg.Self && k.Holder != st.holder {
 			m.announce(k.Holder, slot) // it has not heard

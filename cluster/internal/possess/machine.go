@@ -137,19 +137,19 @@ type Machine struct {
 	peers  []*pair // pairs by ID, for a fixed order
 	busy   []*pair // those of peers that something waits for or is under way to
 
-	lastTick, lastCopy, lastScan, lastClaims int64
-	scanned                                  int64    // when all slots were looked over; 0: to be done
-	restless                                 []uint64 // the set of slots that the next scan looks at
-	claims                                   []uint16
-	items                                    uint64   // made so far
-	later                                    []uint16 // slots with changes to send when it is time again
-	telling                                  bool     // a pair has questions or announcements to be sent
-	answer                                   []Known  // the memory of the one being made
-	aloneGrant                               *store.Grant
-	started                                  bool // a view was given
-	company                                  bool // a view had others
-	leavers                                  int  // members known to be leaving, self among them
-	draining, short                          bool
+	lastTick, lastCopy, lastScan int64
+	scanned                      int64    // when all slots were looked over; 0: to be done
+	restless                     []uint64 // the set of slots that the next scan looks at
+	claims                       []uint16
+	items                        uint64   // made so far
+	later                        []uint16 // slots with changes to send when it is time again
+	telling                      bool     // a pair has questions or announcements to be sent
+	answer                       []Known  // the memory of the one being made
+	aloneGrant                   *store.Grant
+	started                      bool // a view was given
+	company                      bool // a view had others
+	leavers                      int  // members known to be leaving, self among them
+	draining, short              bool
 }
 
 // New returns a machine that possesses nothing. It does nothing before
@@ -218,20 +218,6 @@ func (m *Machine) Drain(now int64) {
 	}
 	m.lastScan = 0
 	m.leave()
-}
-
-// Empty reports whether a draining member may leave: it possesses nothing, and
-// every holder whose backup it was has released it.
-func (m *Machine) Empty() bool {
-	if m.cfg.Broken.LeaveAtOnce {
-		return true
-	}
-	for s := range m.slots {
-		if st := &m.slots[s]; st.role != roleNone || st.merging {
-			return false
-		}
-	}
-	return true
 }
 
 // Gone tells the machine that a member is dead for certain: another boot
@@ -352,21 +338,6 @@ func (m *Machine) Held(f func(slot uint16, epoch uint64, protected bool)) {
 			f(uint16(s), st.epoch, st.backup != 0 && st.cover == st.backup && st.full)
 		}
 	}
-}
-
-// Settled reports whether every slot that this member should hold is held by
-// it and can be served, and nothing else is held.
-func (m *Machine) Settled() bool {
-	if !m.started {
-		return false
-	}
-	for s := range m.slots {
-		st := &m.slots[s]
-		if (m.first(uint16(s)) == m.cfg.Self) != (st.role == roleHolder) || st.role == roleHolder && st.cover == 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // order returns the first of slot's ring order, without those that are known

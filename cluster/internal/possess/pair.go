@@ -115,7 +115,7 @@ func (m *Machine) beat() {
 			p.acked = m.now
 			continue
 		}
-		if m.now-p.beatSent >= m.cfg.Beat {
+		if m.due(p.beatSent, m.cfg.Beat) {
 			m.sendBeat(p)
 		}
 	}

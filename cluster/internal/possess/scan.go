@@ -137,6 +137,8 @@ func (m *Machine) scanHeld(slot uint16, st *slotState) {
 	case st.cover == m.cfg.Self && st.backup == 0: // alone
 		if st.follower == 0 {
 			m.follow(slot, st, m.firstOther(order), false)
+		} else {
+			m.queueItem(m.pair(st.follower), slot, toOther)
 		}
 		return
 	case st.backup == 0 || m.lost(st.backup):
@@ -162,7 +164,8 @@ func (m *Machine) scanHeld(slot uint16, st *slotState) {
 	case to != m.cfg.Self && to != 0 && !m.lost(to):
 		m.follow(slot, st, to, true)
 	default:
-		if to := m.firstOther(order); to != 0 && to != st.backup && m.steady(to) {
+		// A backup that leaves waits for whoever is there.
+		if to := m.firstOther(order); to != 0 && to != st.backup && (m.steady(to) || m.pair(st.backup).draining) {
 			m.follow(slot, st, to, false)
 		}
 	}

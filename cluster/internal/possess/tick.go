@@ -12,15 +12,12 @@ func (m *Machine) Tick(now int64) {
 	}
 	m.extend(m.aloneGrant, now+m.cfg.Gap, m.cfg.Self)
 	m.beat()
-	if now-m.lastScan >= m.cfg.Scan {
+	if m.due(m.lastScan, m.cfg.Scan) {
 		m.lastScan = now
 		m.scan()
 	}
-	if now-m.lastClaims >= m.cfg.Beat/2 {
-		m.lastClaims = now
-		m.runClaims()
-	}
-	if now-m.lastCopy >= m.cfg.CopyEvery {
+	m.runClaims()
+	if m.due(m.lastCopy, m.cfg.CopyEvery) {
 		m.lastCopy = now
 		for _, slot := range m.later {
 			m.queueBackup(slot)
@@ -30,6 +27,10 @@ func (m *Machine) Tick(now int64) {
 	}
 	m.leave()
 }
+
+// due reports whether what was done last at that instant is to be done again. A
+// tick that comes a little early must do, or it is done a whole tick too late.
+func (m *Machine) due(last, every int64) bool { return m.now-last >= every-every/8 }
 
 // afterGap starts all timers of silence again: what others said while this
 // member was not running waits to be read.
