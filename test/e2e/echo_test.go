@@ -30,17 +30,20 @@ func (s Span) Overlaps(o Span) bool { return s.Start.Before(o.End) && o.Start.Be
 // Control measures when the machine, not a member, was slow: a process that
 // does nothing but send back what it gets is asked all the time, and asking it
 // takes long only when neither side was given the processor. A call to a member
-// that was slow at such a time tells nothing about the member.
+// that was slow at such a time tells nothing about the member. Nor does one at a
+// time when some member wanted to run and was not let; see watch.
 type Control struct {
-	echo *os.Process
-	stop chan struct{}
-	done chan struct{}
+	echo    *os.Process
+	stop    chan struct{}
+	done    chan struct{}
+	watched chan struct{}
 
-	mu     sync.Mutex
-	stalls []Span // guarded by mu
-	asked  int    // guarded by mu
-	begun  time.Time
-	failed error // guarded by mu
+	mu      sync.Mutex
+	stalls  []Span // guarded by mu
+	asked   int    // guarded by mu
+	starved int    // times that a member got no processor; guarded by mu
+	begun   time.Time
+	failed  error // guarded by mu
 }
 
 // StartControl starts the echo process and asks it until the test ends.
@@ -70,11 +73,13 @@ func StartControl(t testing.TB) *Control {
 		stop()
 		t.Fatalf("control: %v", err)
 	}
-	c := &Control{echo: command.Process, stop: make(chan struct{}), done: make(chan struct{})}
+	c := &Control{echo: command.Process, stop: make(chan struct{}), done: make(chan struct{}), watched: make(chan struct{})}
 	go c.ask(conn)
+	go c.watch()
 	t.Cleanup(func() {
 		close(c.stop)
 		<-c.done
+		<-c.watched
 		_ = conn.Close()
 		stop()
 		if err := c.err(); err != nil {
@@ -170,8 +175,8 @@ func (c *Control) Summary() string {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fmt.Sprintf("control: asked %d times, %d stalls of %s or more, the longest %s",
-		c.asked, len(stalls), stallLength, longest.Round(time.Millisecond))
+	return fmt.Sprintf("control: asked %d times, %d stalls of %s or more, the longest %s, %d of them times that a member got no processor",
+		c.asked, len(stalls), stallLength, longest.Round(time.Millisecond), c.starved)
 }
 
 // serveEcho is the other side. It ends with the tests, by the spawner.

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"maps"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -56,6 +58,13 @@ func (s *spawner) wait(c *exec.Cmd) error {
 	delete(s.running, c)
 	s.mu.Unlock()
 	return err
+}
+
+// all returns those that run.
+func (s *spawner) all() []*exec.Cmd {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.running))
 }
 
 // left kills what still runs, and returns what it was.
