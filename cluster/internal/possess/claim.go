@@ -156,11 +156,7 @@ func (m *Machine) askAround(slot uint16) {
 	}
 	for i := range c.asks {
 		a := &c.asks[i]
-		again := every
-		if a.answered == 0 {
-			again += a.sent - a.first // who is slow to answer is not helped by more questions
-		}
-		if a.sent != 0 && m.now-a.sent < again || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
+		if a.sent != 0 && m.now-a.sent < every || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
 			continue
 		}
 		p := m.pair(a.to)

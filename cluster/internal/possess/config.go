@@ -52,7 +52,7 @@ func DefaultConfig(self ID) Config {
 		Self: self, Slots: store.Slots,
 		Grant: 150 * ms, Beat: 30 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms, Prompt: 25 * ms,
 		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Fresh: 100 * ms,
-		MinMembers: 1, MoveSlots: 256, SyncBytes: 256 << 10,
+		MinMembers: 1, MoveSlots: 256, SyncBytes: 64 << 10,
 	}
 }
 

@@ -252,8 +252,16 @@ func (m *Machine) leave() {
 func (m *Machine) Urge(now int64, slot uint16) {
 	m.enter(now)
 	m.queueBackup(slot)
+	if st := &m.slots[slot]; st.queued[toBackup] && st.role == roleHolder && st.backup != 0 {
+		if p := m.pair(st.backup); len(p.queue) > fewQueued {
+			p.urgent = append(p.urgent, work{slot, toBackup, m.now})
+		}
+	}
 	m.leave()
 }
+
+// fewQueued is how many items may be ahead of one that somebody waits for.
+const fewQueued = 16
 
 // Receive handles a message from a member, which proves its membership.
 func (m *Machine) Receive(now int64, from ID, msg Message) {

@@ -511,3 +511,24 @@ func TestUrgeSendsAtOnce(t *testing.T) {
 	l.Receive(l.now, 2, &SyncAck{Seq: s.Seq, Sent: s.Sent, Term: 9})
 	require.Greater(t, last[*Sync](l, 2).Seq, s.Seq, "the next follows")
 }
+
+func TestWhatSomebodyWaitsForGoesFirst(t *testing.T) {
+	l := newLab(t, 1, 100)
+	l.hold()
+	l.cfg.SyncBytes = 100
+	l.collected = "a change of some forty bytes in each of the"
+	for slot := range uint16(100) {
+		l.marked[slot] = true
+	}
+	l.pass(20 * ms)
+	require.NotNil(t, last[*Sync](l, 2))
+	l.Urge(l.now, 99)
+	l.ack(2, 9)
+	require.EqualValues(t, 99, last[*Sync](l, 2).Items[0].Slot)
+	for range 200 {
+		l.ack(2, 9)
+		l.now += ms
+	}
+	l.pass(20 * ms)
+	require.Zero(t, l.Lag(l.now), "the others follow")
+}

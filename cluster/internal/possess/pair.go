@@ -29,6 +29,7 @@ type pair struct {
 	moving        int // slots that it is brought up to date in, in this scan
 	asks          []AskItem
 	announcements []Known
+	urgent        []work // of queue, those that somebody waits for
 	queue         []work
 	busy          bool // is in Machine.busy
 	seq           uint64

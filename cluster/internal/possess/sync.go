@@ -61,7 +61,7 @@ const smallBytes = 16 << 10
 // pump sends what waits for p, or what is under way once more.
 func (m *Machine) pump(p *pair) {
 	if p.gone {
-		p.queue = nil
+		p.queue, p.urgent = nil, nil
 		return
 	}
 	if f := p.flight; f != nil {
@@ -80,12 +80,16 @@ func (m *Machine) pump(p *pair) {
 	f := &flight{msg: &Sync{}, encoded: m.now}
 	size := 0
 	for len(p.queue) > 0 && size < m.cfg.SyncBytes {
-		w := p.queue[0]
-		p.queue = p.queue[1:]
+		from := &p.queue
+		if len(p.urgent) > 0 {
+			from = &p.urgent // it is in queue as well, where it will be found done
+		}
+		w := (*from)[0]
+		*from = (*from)[1:]
 		size += m.makeItem(p, w, f, m.cfg.SyncBytes-size)
 	}
 	if len(p.queue) == 0 {
-		p.queue = nil
+		p.queue, p.urgent = nil, nil
 	}
 	if len(f.items) == 0 {
 		return
@@ -223,7 +227,7 @@ func (m *Machine) dropFlight(p *pair) {
 	for _, w := range p.queue {
 		m.slots[w.slot].queued[w.to] = false
 	}
-	p.flight, p.queue = nil, nil
+	p.flight, p.queue, p.urgent = nil, nil, nil
 	for _, it := range items {
 		st := &m.slots[it.slot]
 		if st.flying[it.to] != it.number {
