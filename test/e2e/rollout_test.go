@@ -11,8 +11,8 @@ import (
 // limits that are spent and for such as are not.
 //
 // The load is light, some hundred calls a second, for the processes share the
-// processors: members hear from each other every 20 ms, so 15 of them, which is
-// what 12 become, send 10,000 messages a second when they are at rest, and a
+// processors: members hear from each other every 30 ms, so 15 of them, which is
+// what 12 become, send 7,000 messages a second when they are at rest, and a
 // member that starts makes each of them rebuild its ring.
 func TestRolloutsLoseNothing(t *testing.T) {
 	needSoak(t, soakShort)
