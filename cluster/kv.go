@@ -304,6 +304,8 @@ func startKV(w kvWiring) (*KV, error) {
 			return answer, err
 		},
 		Logger: w.logger,
+		// What failed while it was not there says nothing about it now.
+		Available: k.ResetBreaker,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cluster: %w", err), w.gossip.Close())

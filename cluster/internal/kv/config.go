@@ -58,6 +58,9 @@ type Config struct {
 	MaxBytes int64
 	// Logger is silent by default.
 	Logger *slog.Logger
+	// Available is called when the store has become usable: at first, and after
+	// each time that it was not. nil: nobody is told.
+	Available func()
 
 	timings timings // zero: the defaults; tests shorten them
 	clock   *clock  // nil: one of its own; tests set it wrong

@@ -28,10 +28,12 @@ type Store struct {
 	cfg     Config
 	timings timings
 	logger  *slog.Logger
-	clock   *clock
-	peers   peerNames
-	keyring *memberlist.Keyring // of the gossip, nil: it is plain
-	base    time.Time           // of the own clock
+	// available is told when the store has become usable; nil: nobody.
+	available func()
+	clock     *clock
+	peers     peerNames
+	keyring   *memberlist.Keyring // of the gossip, nil: it is plain
+	base      time.Time           // of the own clock
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
@@ -107,11 +109,11 @@ func Start(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		keyring:  keyring,
-		base:     time.Now(),
-		cfg:      cfg,
-		timings:  cfg.timings.orDefaults(),
-		logger:   cfg.Logger,
+		keyring: keyring,
+		base:    time.Now(),
+		cfg:     cfg,
+		timings: cfg.timings.orDefaults(),
+		logger:  cfg.Logger, available: cfg.Available,
 		clock:    cfg.clock,
 		inFlight: make(chan struct{}, maxInFlight),
 		ready:    make(chan struct{}),
@@ -213,6 +215,9 @@ func (s *Store) setState(to state) {
 	switch to {
 	case stateAvailable:
 		s.logger.Info("kv available")
+		if s.available != nil {
+			s.available()
+		}
 	case stateUnavailable:
 		s.logger.Warn("kv unavailable")
 	}
