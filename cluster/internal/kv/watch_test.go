@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,7 +31,11 @@ func TestWatchdog(t *testing.T) {
 	var log syncBuffer
 	n.logger = slog.New(slog.NewTextHandler(&log, nil))
 	ctx := context.Background()
-	a := n.start(quick)
+	var told atomic.Int64
+	a := n.start(func(c *Config) {
+		quick(c)
+		c.Available = func() { told.Add(1) }
+	})
 	const count = 300
 	n.fill(a, count)
 	// It is wedged: nothing gets in or out any more.
@@ -53,6 +58,12 @@ func TestWatchdog(t *testing.T) {
 	eventually(t, 5*time.Second, func() error {
 		if missing := n.missing(a, count); missing > 0 {
 			return fmt.Errorf("%d of %d are missing", missing, count)
+		}
+		return nil
+	})
+	eventually(t, 5*time.Second, func() error {
+		if got := told.Load(); got != 2 {
+			return fmt.Errorf("told %d times that it is available, not 2", got)
 		}
 		return nil
 	})
