@@ -371,7 +371,7 @@ func (s *scene) tallies(report *LoadReport, index func(n uint64) int, limits int
 			all[k].admitted++
 			fallthrough
 		case call.Outcome == Denied && !call.Degraded:
-			if s.inFlight(call) || s.control.Excuses(call.Span()) {
+			if s.inFlight(call) || call.Took >= heldUp && s.control.Excuses(call.Span()) {
 				all[k].uncertain++
 			}
 		default:
