@@ -184,6 +184,9 @@ func (m *Machine) name(slot uint16, st *slotState, id ID) {
 	}
 	p.backs++
 	m.queueItem(p, slot, toBackup)
+	if _, awaited := m.port.Owes(slot); awaited {
+		m.hurry(p, slot) // since the one before fell silent
+	}
 }
 
 // goAlone serves without a backup, until the next gap of the own clock.

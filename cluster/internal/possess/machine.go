@@ -253,11 +253,16 @@ func (m *Machine) Urge(now int64, slot uint16) {
 	m.enter(now)
 	m.queueBackup(slot)
 	if st := &m.slots[slot]; st.queued[toBackup] && st.role == roleHolder && st.backup != 0 {
-		if p := m.pair(st.backup); len(p.queue) > fewQueued {
-			p.urgent = append(p.urgent, work{slot, toBackup, m.now})
-		}
+		m.hurry(m.pair(st.backup), slot)
 	}
 	m.leave()
+}
+
+// hurry puts what is queued for a backup before the rest.
+func (m *Machine) hurry(p *pair, slot uint16) {
+	if len(p.queue) > fewQueued {
+		p.urgent = append(p.urgent, work{slot, toBackup, m.now})
+	}
 }
 
 // fewQueued is how many items may be ahead of one that somebody waits for.
