@@ -104,7 +104,7 @@ func (o *owner) run() {
 	defer ticker.Stop()
 	settled := false
 	var swept time.Time
-	begun := time.Now()
+	said := time.Now() // when it was last said what is missing, or the beginning
 	for {
 		select {
 		case <-o.stop:
@@ -118,8 +118,8 @@ func (o *owner) run() {
 				settled = true
 				close(o.settled)
 			}
-			if !settled && time.Since(begun) > slowness*unsettledFor {
-				begun = time.Now()
+			if !settled && time.Since(said) > slowness*unsettledFor {
+				said = time.Now()
 				o.log.Warn("not ready", "missing", o.machine.Unsettled())
 			}
 			o.news.tell(o.log, now)

@@ -28,12 +28,10 @@ type Store struct {
 	cfg     Config
 	timings timings
 	logger  *slog.Logger
-	// available is told when the store has become usable; nil: nobody.
-	available func()
-	clock     *clock
-	peers     peerNames
-	keyring   *memberlist.Keyring // of the gossip, nil: it is plain
-	base      time.Time           // of the own clock
+	clock   *clock
+	peers   peerNames
+	keyring *memberlist.Keyring // of the gossip, nil: it is plain
+	base    time.Time           // of the own clock
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
@@ -109,11 +107,11 @@ func Start(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		keyring: keyring,
-		base:    time.Now(),
-		cfg:     cfg,
-		timings: cfg.timings.orDefaults(),
-		logger:  cfg.Logger, available: cfg.Available,
+		keyring:  keyring,
+		base:     time.Now(),
+		cfg:      cfg,
+		timings:  cfg.timings.orDefaults(),
+		logger:   cfg.Logger,
 		clock:    cfg.clock,
 		inFlight: make(chan struct{}, maxInFlight),
 		ready:    make(chan struct{}),
@@ -215,8 +213,8 @@ func (s *Store) setState(to state) {
 	switch to {
 	case stateAvailable:
 		s.logger.Info("kv available")
-		if s.available != nil {
-			s.available()
+		if s.cfg.Available != nil {
+			s.cfg.Available()
 		}
 	case stateUnavailable:
 		s.logger.Warn("kv unavailable")
