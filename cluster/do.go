@@ -15,23 +15,22 @@ import (
 // doSlow carries an operation through that the fast path could not: its key is
 // held elsewhere or by nobody just now, or its answer has to wait for the
 // backup.
-func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte, id uint64, op O, r R, ticket store.Ticket, ran *store.Reign) (R, error) {
-	var none R
+func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte, id uint64, op *O, r *R, ticket store.Ticket, ran *store.Reign) error {
 	o := t.owner
 	slot := uint16(hash % store.Slots)
 	c, err := o.calls.begin(ctx, id, slot, o.clock.now())
 	if err != nil {
-		return none, err
+		return err
 	}
 	defer o.calls.end(c)
 	if o.closed() {
-		return none, ErrClosed
+		return ErrClosed
 	}
 	again := false // an earlier try may have run
 	if ran != nil {
 		ok, err := t.confirm(ctx, c, ticket, ran)
 		if ok || err != nil {
-			return r, err
+			return err
 		}
 		again = true
 	}
@@ -44,7 +43,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 	c.wire = c.wire[:0]
 	for {
 		if o.closed() { // nobody would tell it when its time is up
-			return none, o.expired(again)
+			return o.expired(again)
 		}
 		var ev outevent
 		waits := true // the present target has it
@@ -52,12 +51,12 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 		case o.self:
 			now := o.clock.now()
 			call := Call{Now: now, ID: id, Again: again, WallOffset: o.clock.wallOffset(now)}
-			r, ticket, ran := t.store.Do(&o.gate, hash, key, call, op)
+			ticket, ran := t.store.Do(&o.gate, hash, key, &call, op, r)
 			if ran != nil {
 				o.where[slot].Store(o.self)
 				ok, err := t.confirm(ctx, c, ticket, ran)
 				if ok || err != nil {
-					return r, err
+					return err
 				}
 				again = true
 				continue
@@ -65,20 +64,20 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			ev = o.park(parked{slot: slot, tried: c.route.Tried, call: c, callID: id})
 			if ev.kind == evAgain {
 				if ev, err = c.wait(ctx); err != nil {
-					return none, o.interrupted(err, again)
+					return o.interrupted(err, again)
 				}
 			}
 		default:
 			if len(c.wire) == 0 {
 				c.wire = appendRequest(c.wire, &request{table: t.id, key: key})
-				c.wire = t.store.Machine().AppendOp(c.wire, op)
+				c.wire = t.store.Machine().AppendOp(c.wire, *op)
 			}
 			if !o.send(c, target, again) {
 				ev = outevent{kind: evUnsent, from: target}
 				break // of the switch
 			}
 			if ev, err = c.wait(ctx); err != nil {
-				return none, o.interrupted(err, true)
+				return o.interrupted(err, true)
 			}
 		}
 	event:
@@ -88,7 +87,8 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			if ev.from != 0 && possess.ID(o.where[slot].Load()) != ev.from {
 				o.where[slot].Store(ev.from)
 			}
-			return t.store.Machine().ParseResult(ev.result())
+			*r, err = t.store.Machine().ParseResult(ev.result())
+			return err
 		case evMoved:
 			o.where[slot].Store(ev.to)
 			wait, waits = c.route.MovedTo(ev.to, ev.epoch), false
@@ -112,13 +112,13 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 			}
 			continue
 		case evRefused:
-			return none, fmt.Errorf("%w: fewer than %d members", ErrUnavailable, o.node.cfg.MinMembers)
+			return fmt.Errorf("%w: fewer than %d members", ErrUnavailable, o.node.cfg.MinMembers)
 		case evBusy:
-			return none, ErrBusy
+			return ErrBusy
 		case evBad:
-			return none, fmt.Errorf("%w: the holder can't read the operation", ErrUnavailable)
+			return fmt.Errorf("%w: the holder can't read the operation", ErrUnavailable)
 		case evExpired:
-			return none, o.expired(again || c.sentTo() != 0)
+			return o.expired(again || c.sentTo() != 0)
 		}
 		if wait > 0 {
 			var ok bool
@@ -130,7 +130,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 	stale: // of an earlier target, or nothing new
 		if waits && !o.closed() {
 			if ev, err = c.wait(ctx); err != nil {
-				return none, o.interrupted(err, true)
+				return o.interrupted(err, true)
 			}
 			goto event
 		}
@@ -375,7 +375,8 @@ func (e tableEntries[S, O, R, M]) serve(r request) bool {
 	}
 	now := o.clock.now()
 	call := Call{Now: now, ID: r.id, Again: r.again, WallOffset: o.clock.wallOffset(now)}
-	result, ticket, ran := e.Do(&o.gate, r.hash, r.key, call, op)
+	var result R
+	ticket, ran := e.Do(&o.gate, r.hash, r.key, &call, &op, &result)
 	if ran == nil {
 		return false
 	}

@@ -20,7 +20,7 @@ func TestMergedEntriesOfAnUnknownTableAreOwed(t *testing.T) {
 	other := tables{marks: new(store.Marks)}
 	st := store.New[countState, countOp, int64](countMachine{}, 100, other.marks)
 	other.put(1, tableEntries[countState, countOp, int64, countMachine]{Store: st})
-	st.Do(store.OpenGate(), hash, key, Call{Now: 1}, countOp{5})
+	st.Do(store.OpenGate(), hash, key, &Call{Now: 1}, &countOp{5}, new(int64))
 	other.follow(slot, store.Follower, false)
 	b, _ := other.collect(slot, store.Follower, 1, nil, math.MaxInt)
 

@@ -37,6 +37,9 @@ const DefaultMaxEntries = 4_000_000
 // [Table].
 type Machine[S, O, R any] = store.Machine[S, O, R]
 
+// InPlace is what a large machine may be too.
+type InPlace[S, O, R any] = store.InPlace[S, O, R]
+
 // Call says under which circumstances an operation runs.
 type Call = store.Call
 
@@ -115,20 +118,29 @@ func NewTable[S, O, R any, M Machine[S, O, R]](node *Node, m M, cfg TableConfig)
 // Errors: [ErrUnavailable], [ErrUncertain], [ErrBusy], [ErrClosed], and ctx's.
 // After ErrUnavailable and ctx's errors op may have run, once.
 func (t *Table[S, O, R, M]) Do(ctx context.Context, key []byte, op O) (R, error) {
-	if len(key) == 0 || len(key) > MaxKey {
+	var r R
+	if err := t.DoInto(ctx, key, &op, &r); err != nil {
 		var none R
-		return none, fmt.Errorf("cluster: key has %d bytes: want 1 to %d", len(key), MaxKey)
+		return none, err
+	}
+	return r, nil
+}
+
+// DoInto is Do for large operations and results: op is read, and the result
+// written to r, where they are. After an error r means nothing.
+func (t *Table[S, O, R, M]) DoInto(ctx context.Context, key []byte, op *O, r *R) error {
+	if len(key) == 0 || len(key) > MaxKey {
+		return fmt.Errorf("cluster: key has %d bytes: want 1 to %d", len(key), MaxKey)
 	}
 	if t.closed.Load() {
-		var none R
-		return none, ErrClosed
+		return ErrClosed
 	}
 	hash := xxhash.Sum64(key)
 	now := t.clock.now()
 	call := Call{Now: now, ID: newID(), WallOffset: t.clock.wallOffset(now)}
-	r, ticket, ran := t.store.Do(t.gate, hash, key, call, op)
+	ticket, ran := t.store.Do(t.gate, hash, key, &call, op, r)
 	if t.owner == nil || ran != nil && !ticket.Wait() && ran.Holds(t.clock.now()) {
-		return r, nil
+		return nil
 	}
 	return t.doSlow(ctx, hash, key, call.ID, op, r, ticket, ran)
 }

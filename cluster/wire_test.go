@@ -244,7 +244,7 @@ func TestSections(t *testing.T) {
 		return store.New[countState, countOp, int64](countMachine{}, 100, marks)
 	}
 	add := func(st *store.Store[countState, countOp, int64, countMachine]) {
-		st.Do(store.OpenGate(), hash, key, Call{Now: 1}, countOp{5})
+		st.Do(store.OpenGate(), hash, key, &Call{Now: 1}, &countOp{5}, new(int64))
 	}
 	source := tables{marks: new(store.Marks), audiences: nobody}
 	a, b := newStore(source.marks), newStore(source.marks)

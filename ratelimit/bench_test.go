@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"testing"
 )
 
@@ -29,6 +30,29 @@ func BenchmarkAllow(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkAllowKeys is of as many keys as do not fit into a processor's first
+// cache.
+func BenchmarkAllowKeys(b *testing.B) {
+	l, err := New(Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	ctx := context.Background()
+	keys := make([]string, 1024)
+	for i := range keys {
+		keys[i] = "account:" + strconv.Itoa(100_000+i)
+	}
+	p := PerSecond("bucket", MaxLimit)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		d, err := l.Allow(ctx, p, keys[i%len(keys)])
+		if err != nil || !d.Allowed {
+			b.Fatal(d, err)
+		}
 	}
 }
 

@@ -178,7 +178,7 @@ func TestClientIPAllocatesItsKeyOnly(t *testing.T) {
 }
 
 // The address that is taken as it stands is the one that net/netip reads, and
-// nothing is taken that it would not.
+// nothing is taken that it would not, nor what is longer than it has to be.
 func FuzzHostIPv4(f *testing.F) {
 	for _, s := range []string{
 		"203.0.113.7:4711", "203.0.113.7", "203.0.113.7:", "203.0.113.7:65535", "203.0.113.7:65536", "203.0.113.7:http",
@@ -190,7 +190,7 @@ func FuzzHostIPv4(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		want := ""
-		if ap, err := netip.ParseAddrPort(s); err == nil && ap.Addr().Is4() && !ap.Addr().IsUnspecified() {
+		if ap, err := netip.ParseAddrPort(s); err == nil && ap.Addr().Is4() && !ap.Addr().IsUnspecified() && len(s) <= len("255.255.255.255:65535") {
 			want = ap.Addr().String()
 		}
 		if got := hostIPv4(s); got != want {

@@ -60,7 +60,8 @@ func (l *Limiter) decideQuietly(ctx context.Context, p *Policy, key string, kind
 	if from != nil && l.newKeys.over(from, p.Name) {
 		o.flags |= flagKnown
 	}
-	res, err := l.table.Do(ctx, tk, o)
+	var res result
+	err = l.table.DoInto(ctx, tk, &o, &res)
 	if err == nil && res.out != nil {
 		res, err = l.doAgain(ctx, tk, o, res)
 	}

@@ -20,26 +20,31 @@ func (machine) Gone(s state) bool { return s.kind == kindGone }
 // member that was cut off can't come back.
 const goneFor = 10 * time.Minute
 
-// Apply runs one operation; see [cluster.Machine]. Its results have names so
-// that they are written where the caller finds them.
+// Apply is ApplyTo by value; see [cluster.Machine].
 func (mc machine) Apply(c cluster.Call, old state, o op) (s state, res result, e cluster.Effect) {
 	s = old
+	e = mc.ApplyTo(&c, &s, &o, &res)
+	return s, res, e
+}
+
+// ApplyTo runs one operation in place; see [cluster.InPlace].
+func (mc machine) ApplyTo(c *cluster.Call, s *state, o *op, res *result) (e cluster.Effect) {
 	m := moment{now: c.Now, wall: c.Now + c.WallOffset}
 	if c.Unprotected {
 		res.flags = resultUnprotected
 	}
 	r := &o.rule
 	if s.extra != nil && s.extra.lent != nil {
-		lapse(&s, m)
+		lapse(s, m)
 		if l := s.extra.lentOrNil(); l != nil && len(l.out) > 0 {
-			switch way := beside(l, &o); way {
+			switch way := beside(l, o); way {
 			case waitForSlices:
 				if !l.usable(m.now) { // none is out that could be used any more
-					lapseWhere(&s, m, func(lease) bool { return true })
+					lapseWhere(s, m, func(lease) bool { return true })
 					break
 				}
 				if o.kind == opLease {
-					return s, res, cluster.Effect{} // its borrower asks again
+					return e // its borrower asks again
 				}
 				return notRun(s, res, m)
 			case byTheirRule:
@@ -48,22 +53,22 @@ func (mc machine) Apply(c cluster.Call, old state, o op) (s state, res result, e
 		}
 	}
 	if o.kind == opReturn && s.extra.lentOrNil().find(o.id, o.seq) < 0 {
-		return s, res, cluster.Effect{}
+		return e
 	}
 	if s.kind == kindNone || s.kind == kindGone {
 		res.flags |= resultFresh
 		if o.flags&flagKnown != 0 {
 			res.flags |= resultUnknown
-			return s, res, cluster.Effect{}
+			return e
 		}
 	}
 	if o.kind == opReset {
 		return mc.applyReset(s, res, m)
 	}
-	settle(&s, r, m)
+	settle(s, r, m)
 	s.version = r.version
-	aside, asideUntil := held(&s, m)
-	avail := max(free(&s, r, m)-aside, 0)
+	aside, asideUntil := held(s, m)
+	avail := max(free(s, r, m)-aside, 0)
 
 	var spent int64 // what a backup that does not know of it would grant again
 	changed := false
@@ -72,14 +77,14 @@ func (mc machine) Apply(c cluster.Call, old state, o op) (s state, res result, e
 		if o.cost <= avail {
 			res.flags |= resultAllowed
 			spent, avail = o.cost, avail-o.cost
-			charge(&s, r, m, o.cost)
+			charge(s, r, m, o.cost)
 			changed = o.cost > 0
 		}
 	case opAtMost:
 		if o.cost = min(o.cost, avail); o.cost > 0 {
 			res.flags |= resultAllowed
 			spent, avail = o.cost, avail-o.cost
-			charge(&s, r, m, o.cost)
+			charge(s, r, m, o.cost)
 			changed = true
 		}
 	case opStatus:
@@ -90,30 +95,30 @@ func (mc machine) Apply(c cluster.Call, old state, o op) (s state, res result, e
 		// Sent again it may have run before, and giving back twice would
 		// grant too many.
 		if !c.Again {
-			giveBack(&s, r, m, o.cost)
-			avail = max(free(&s, r, m)-aside, 0)
+			giveBack(s, r, m, o.cost)
+			avail = max(free(s, r, m)-aside, 0)
 			changed = true
 		}
 		res.flags |= resultAllowed
 	case opLease:
-		if res.lasts, changed = leaseGrant(&s, r, m, &o, avail); changed {
+		if res.lasts, changed = leaseGrant(s, r, m, o, avail); changed {
 			res.flags |= resultAllowed | resultLent
-			aside, asideUntil = held(&s, m)
-			avail = max(free(&s, r, m)-aside, 0)
+			aside, asideUntil = held(s, m)
+			avail = max(free(s, r, m)-aside, 0)
 		}
 	case opReturn:
-		if changed = leaseBack(&s, r, m, &o); changed {
+		if changed = leaseBack(s, r, m, o); changed {
 			res.flags |= resultAllowed
-			aside, asideUntil = held(&s, m)
-			avail = max(free(&s, r, m)-aside, 0)
+			aside, asideUntil = held(s, m)
+			avail = max(free(s, r, m)-aside, 0)
 		}
 	default:
 		var permits int64
-		permits, changed = applyNamed(&s, r, m, &o, avail, c.Again)
+		permits, changed = applyNamed(s, r, m, o, avail, c.Again)
 		if changed {
 			res.flags |= resultAllowed
-			aside, asideUntil = held(&s, m)
-			avail = max(free(&s, r, m)-aside, 0)
+			aside, asideUntil = held(s, m)
+			avail = max(free(s, r, m)-aside, 0)
 		}
 		if o.kind == opConfirm || o.kind == opAcquire {
 			spent = permits
@@ -124,29 +129,29 @@ func (mc machine) Apply(c cluster.Call, old state, o op) (s state, res result, e
 	if changed {
 		res.granted = o.cost
 	}
-	res.whole = wholeWithLent(&s, m)
-	if !res.allowed() && o.cost > avail {
-		res.retry = retryAfter(&s, r, m, o.cost, aside, asideUntil)
+	res.whole = wholeWithLent(s, m)
+	if !res.flags.allowed() && o.cost > avail {
+		res.retry = retryAfter(s, r, m, o.cost, aside, asideUntil)
 		if _, kept := s.extra.lentOrNil().last(); aside > 0 || kept > m.now {
 			res.flags |= resultSoon
 		}
 		if o.spends() {
-			if res.out, changed = recall(&s, m, quietAfterDenial); res.out != nil {
+			if res.out, changed = recall(s, m, quietAfterDenial); res.out != nil {
 				res.flags |= resultOut
 			}
 		}
 	}
 	if avail < r.burst {
-		res.next = retryAfter(&s, r, m, avail+1, aside, asideUntil)
+		res.next = retryAfter(s, r, m, avail+1, aside, asideUntil)
 	}
 	if !changed {
-		return s, res, cluster.Effect{}
+		return e
 	}
-	e = cluster.Effect{Changed: true, Wait: o.flags&flagWait != 0 || o.kind == opLease, Expires: expiry(&s, m, res.whole)}
+	e = cluster.Effect{Changed: true, Wait: o.flags&flagWait != 0 || o.kind == opLease, Expires: expiry(s, m, res.whole)}
 	if spent > 0 {
 		e.Spent, e.Bound = spent, max(r.limit/100, 1)
 	}
-	return s, res, e
+	return e
 }
 
 // expiry is when an entry may be forgotten of which all has come back after
@@ -191,13 +196,12 @@ func beside(l *lent, o *op) way {
 }
 
 // notRun answers an operation that has to wait for slices.
-func notRun(s state, res result, m moment) (state, result, cluster.Effect) {
-	var e cluster.Effect
+func notRun(s *state, res *result, m moment) (e cluster.Effect) {
 	res.flags |= resultNotRun | resultOut | resultSoon
-	if res.out, e.Changed = recall(&s, m, quietBeforeChange); e.Changed {
-		e.Expires = expiry(&s, m, wholeWithLent(&s, m))
+	if res.out, e.Changed = recall(s, m, quietBeforeChange); e.Changed {
+		e.Expires = expiry(s, m, wholeWithLent(s, m))
 	}
-	return s, res, e
+	return e
 }
 
 // spends reports whether an operation is one that takes permits for a caller.
@@ -270,15 +274,16 @@ func applyNamed(s *state, r *rule, m moment, o *op, avail int64, again bool) (pe
 
 // applyReset forgets what was used. In a cluster the reset itself is kept for
 // as long as what it forgot would have been.
-func (mc machine) applyReset(s state, res result, m moment) (state, result, cluster.Effect) {
+func (mc machine) applyReset(s *state, res *result, m moment) cluster.Effect {
 	if s.kind == kindNone || s.kind == kindGone {
-		return s, res, cluster.Effect{}
+		return cluster.Effect{}
 	}
 	res.flags |= resultAllowed
-	remembered := min(max(whole(&s, m), lastReserved(&s)-m.now), int64(goneFor))
+	remembered := min(max(whole(s, m), lastReserved(s)-m.now), int64(goneFor))
 	if !mc.clustered || remembered <= 0 {
-		return state{}, res, cluster.Effect{Changed: true, Wait: mc.clustered}
+		*s = state{}
+		return cluster.Effect{Changed: true, Wait: mc.clustered}
 	}
-	return state{kind: kindGone, reset: s.reset + 1, version: s.version}, res,
-		cluster.Effect{Changed: true, Wait: true, Expires: m.now + remembered}
+	*s = state{kind: kindGone, reset: s.reset + 1, version: s.version}
+	return cluster.Effect{Changed: true, Wait: true, Expires: m.now + remembered}
 }

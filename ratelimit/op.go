@@ -78,4 +78,6 @@ func (r *result) reason() string {
 	return ""
 }
 
-func (r result) allowed() bool { return r.flags&resultAllowed != 0 }
+func (f resultFlags) allowed() bool { return f&resultAllowed != 0 }
+
+func (r result) allowed() bool { return r.flags.allowed() }

@@ -175,7 +175,8 @@ func (m *member) try(r *request) {
 		bound = 0
 	}
 	now := m.clock()
-	allowed, ticket, ran := m.store.Do(m.gate, k.hash, []byte(k.name), store.Call{Now: now}, take{w.opt.Limit, w.opt.Sync, bound})
+	var allowed bool
+	ticket, ran := m.store.Do(m.gate, k.hash, []byte(k.name), &store.Call{Now: now}, &take{w.opt.Limit, w.opt.Sync, bound}, &allowed)
 	if ran == nil {
 		switch v := m.machine.Verdict(now, k.slot, r.tried); v.Do {
 		case possess.Moved, possess.Elsewhere:

@@ -52,7 +52,7 @@ func TestNothingRunsBehindTheGate(t *testing.T) {
 					return
 				default:
 				}
-				if _, _, reign := st.Do(gate, hash, key, Call{Now: 1}, slot); reign != nil {
+				if _, _, reign := st.run(gate, hash, key, Call{Now: 1}, slot); reign != nil {
 					ran.Add(1)
 				} else {
 					refused.Add(1)
@@ -97,11 +97,11 @@ func TestGateAndGrant(t *testing.T) {
 
 	st := newNums(10, nil)
 	key := []byte(keysOf(9, 1)[0])
-	_, _, reign := st.Do(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
+	_, _, reign := st.run(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
 	require.Nil(t, reign)
 	require.Zero(t, st.Len(1, nil), "nothing happened")
 	g.Extend(100)
-	_, _, reign = st.Do(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
+	_, _, reign = st.run(gate, xxhash.Sum64(key), key, Call{Now: 1}, change{Add: 1, Life: second})
 	require.EqualValues(t, 4, reign.Epoch)
 }
 

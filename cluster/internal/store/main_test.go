@@ -124,11 +124,17 @@ func slotOf(key string) uint16 { return uint16(xxhash.Sum64String(key) % Slots) 
 
 // do runs op on key under an open gate.
 func (st *Store[S, O, R, M]) do(key string, now int64, op O) (R, Ticket) {
-	r, t, ran := st.Do(alwaysOpen, xxhash.Sum64String(key), []byte(key), Call{Now: now}, op)
+	r, t, ran := st.run(alwaysOpen, xxhash.Sum64String(key), []byte(key), Call{Now: now}, op)
 	if ran == nil || ran.Epoch != 1 {
 		panic("an open gate let nothing through")
 	}
 	return r, t
+}
+
+// run is Do by value.
+func (st *Store[S, O, R, M]) run(gate *Gate, hash uint64, key []byte, c Call, op O) (r R, t Ticket, ran *Reign) {
+	t, ran = st.Do(gate, hash, key, &c, &op, &r)
+	return r, t, ran
 }
 
 var alwaysOpen = OpenGate()

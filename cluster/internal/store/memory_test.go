@@ -40,8 +40,8 @@ func TestHitAllocatesNothing(t *testing.T) {
 		key := []byte("account:100042")
 		hash := xxhash.Sum64(key)
 		prepare(st, uint16(hash%Slots))
-		st.Do(alwaysOpen, hash, key, Call{Now: 1}, 1)
-		if n := testing.AllocsPerRun(1000, func() { st.Do(alwaysOpen, hash, key, Call{Now: 1}, 1) }); n != 0 {
+		st.run(alwaysOpen, hash, key, Call{Now: 1}, 1)
+		if n := testing.AllocsPerRun(1000, func() { st.run(alwaysOpen, hash, key, Call{Now: 1}, 1) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -67,7 +67,7 @@ func fill(n int, followed bool) (st *Store[quad, int64, int64, quads], perEntry 
 			key = append(key, '.')
 		}
 		key[8] ^= byte(i/1_000_000) + 0x40
-		st.Do(alwaysOpen, xxhash.Sum64(key), key, Call{Now: int64(i) * 1000}, 1)
+		st.run(alwaysOpen, xxhash.Sum64(key), key, Call{Now: int64(i) * 1000}, 1)
 	}
 	if followed {
 		for slot := range uint16(Slots) {
@@ -120,6 +120,6 @@ func BenchmarkDo(b *testing.B) {
 	hash := xxhash.Sum64(key)
 	b.ReportAllocs()
 	for b.Loop() {
-		st.Do(alwaysOpen, hash, key, Call{Now: 1}, 1)
+		st.run(alwaysOpen, hash, key, Call{Now: 1}, 1)
 	}
 }

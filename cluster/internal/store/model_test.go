@@ -169,7 +169,7 @@ func TestKeyIsCopied(t *testing.T) {
 	st := newNums(1000, nil)
 	key := []byte(modelKeys[0])
 	hash := uint64(slotOf(modelKeys[0])) // any hash of the slot will do
-	st.Do(alwaysOpen, hash, key, Call{Now: 1}, change{Add: 5, Life: second})
+	st.run(alwaysOpen, hash, key, Call{Now: 1}, change{Add: 5, Life: second})
 	copy(key, "????????")
 	s, ok := st.Peek(hash, []byte(modelKeys[0]), 1)
 	require.True(t, ok)

@@ -44,6 +44,22 @@ type Machine[S, O, R any] interface {
 	Merge(a, b S) S
 }
 
+// InPlace is a [Machine] whose operations are not handed on by value: ApplyTo is
+// Apply, with the new state written over the old one and the result over its
+// zero value. Where the effect is not a change, what s has become is dropped.
+// The pointers are good for the call only.
+type InPlace[S, O, R any] interface {
+	ApplyTo(c *Call, s *S, op *O, r *R) Effect
+}
+
+// byValue has a Machine run in place.
+type byValue[S, O, R any, M Machine[S, O, R]] struct{ machine M }
+
+func (b byValue[S, O, R, M]) ApplyTo(c *Call, s *S, op *O, r *R) (e Effect) {
+	*s, *r, e = b.machine.Apply(*c, *s, *op)
+	return e
+}
+
 // Call says under which circumstances an operation runs.
 type Call struct {
 	// Now is the holder's monotonic clock in nanoseconds, always above zero
@@ -87,9 +103,21 @@ type Store[S, O, R any, M Machine[S, O, R]] struct {
 	machine  M
 	maxShard int    // entries a shard may hold
 	marks    *Marks // slots with changes for their backup; nil where there are no copies
+	applier  InPlace[S, O, R]
 	shards   [shardCount]shard[S]
+	desks    [shardCount]*desk[S, O, R]
 
 	evictedLive atomic.Uint64
+}
+
+// desk is where a shard's operations run, one after the other under its lock. A
+// machine is called through an interface, so what it is given pointers to can't
+// be on a stack.
+type desk[S, O, R any] struct {
+	call   Call
+	state  S
+	op     O
+	result R
 }
 
 // New returns a store that holds about maxEntries entries at most. Slots that
@@ -100,7 +128,11 @@ func New[S, O, R any, M Machine[S, O, R]](m M, maxEntries int, marks *Marks) *St
 	// Keys spread unevenly over shards; a little slack keeps a table that is
 	// just full from evicting in its fullest shard.
 	perShard += perShard/8 + 8
-	return &Store[S, O, R, M]{machine: m, maxShard: perShard, marks: marks}
+	applier, ok := any(m).(InPlace[S, O, R])
+	if !ok {
+		applier = byValue[S, O, R, M]{m}
+	}
+	return &Store[S, O, R, M]{machine: m, maxShard: perShard, marks: marks, applier: applier}
 }
 
 // Machine returns the table's state machine.
@@ -108,45 +140,56 @@ func (st *Store[S, O, R, M]) Machine() M { return st.machine }
 
 // Do runs op on the entry of key under the shard's lock, if the gate lets it:
 // gate is asked under the lock, so that once the gate is shut and the shard's
-// lock was taken and given back, nothing runs any more. It returns the reign
-// under which op ran; nil where the gate was shut, and then nothing happened. A
-// ticket to wait for means that the answer must be held back until the backup
-// has the change; see [Store.Await].
-func (st *Store[S, O, R, M]) Do(gate *Gate, hash uint64, key []byte, c Call, op O) (r R, t Ticket, ran *Reign) {
+// lock was taken and given back, nothing runs any more. It writes the result to
+// r and returns the reign under which op ran; nil where the gate was shut, and
+// then nothing happened. A ticket to wait for means that the answer must be held
+// back until the backup has the change; see [Store.Await].
+func (st *Store[S, O, R, M]) Do(gate *Gate, hash uint64, key []byte, c *Call, op *O, r *R) (t Ticket, ran *Reign) {
 	slot := uint16(hash % Slots)
-	sh := &st.shards[slot%shardCount]
+	i := slot % shardCount
+	sh := &st.shards[i]
 	sh.mu.Lock()
-	if ran = gate.open(slot, &c); ran == nil {
-		sh.mu.Unlock()
-		return r, t, nil
+	d := st.desks[i]
+	if d == nil {
+		d = new(desk[S, O, R])
+		st.desks[i] = d
 	}
-	r, t = st.apply(sh, slot, uint32(hash), key, c, op)
+	d.call = *c
+	if ran = gate.open(slot, &d.call); ran == nil {
+		sh.mu.Unlock()
+		return t, nil
+	}
+	d.op = *op
+	t = st.apply(sh, d, slot, uint32(hash), key)
+	*r = d.result
 	sh.mu.Unlock()
-	return r, t, ran
+	return t, ran
 }
 
-func (st *Store[S, O, R, M]) apply(sh *shard[S], slot uint16, hash uint32, key []byte, c Call, op O) (R, Ticket) {
+func (st *Store[S, O, R, M]) apply(sh *shard[S], d *desk[S, O, R], slot uint16, hash uint32, key []byte) Ticket {
+	var none S
+	var no R
+	d.state, d.result = none, no
+	now := d.call.Now
 	i := sh.find(slot, hash, key)
-	var old S
 	if i != 0 {
-		if e := sh.at(i); e.expires > c.Now {
-			old = e.state
+		if e := sh.at(i); e.expires > now {
+			d.state = e.state
 		}
 	}
-	s, r, effect := st.machine.Apply(c, old, op)
+	effect := st.applier.ApplyTo(&d.call, &d.state, &d.op, &d.result)
 	if !effect.Changed {
-		return r, Ticket{}
+		return Ticket{}
 	}
 	if i == 0 {
-		if effect.Expires <= c.Now && !sh.copied(slot) {
-			return r, Ticket{} // nothing to keep, nobody to tell
+		if effect.Expires <= now && !sh.copied(slot) {
+			return Ticket{} // nothing to keep, nobody to tell
 		}
-		i = st.insert(sh, slot, hash, string(key), effect.Expires, c.Now)
+		i = st.insert(sh, slot, hash, string(key), effect.Expires, now)
 	}
-	e := sh.at(i)
-	e.state = s
-	sh.setExpiry(i, max(effect.Expires, c.Now))
-	return r, sh.changed(st.marks, slot, i, effect)
+	sh.at(i).state = d.state
+	sh.setExpiry(i, max(effect.Expires, now))
+	return sh.changed(st.marks, slot, i, effect)
 }
 
 // insert makes room where the shard is full, and adds an empty entry.
