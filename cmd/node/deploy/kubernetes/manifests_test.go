@@ -210,17 +210,14 @@ func TestPodsMayLittleAndHaveTimeToLeave(t *testing.T) {
 
 // The arguments are tried on the program, with files of this machine.
 func TestTheProgramTakesTheArguments(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "node")
-	out, err := exec.Command("go", "build", "-o", binary, "github.com/peerlimit/peerlimit/cmd/node").CombinedOutput()
-	require.NoError(t, err, "%s", out)
 	secret := filepath.Join(t.TempDir(), "secret")
 	require.NoError(t, os.WriteFile(secret, []byte("a-secret-of-more-than-sixteen\n"), 0o600))
-	args := []string{}
+	args := []string{"run", "github.com/peerlimit/peerlimit/cmd/node"}
 	for _, arg := range workload(t, "standalone.yaml").Containers[0].Args {
 		arg = regexp.MustCompile(`/etc/peerlimit/\S+`).ReplaceAllString(arg, secret)
 		args = append(args, strings.NewReplacer("$(POD_NAME)", "peerlimit-0", "$(POD_IP)", "192.0.2.1").Replace(arg))
 	}
-	out, err = exec.Command(binary, append(args, "--print-config")...).CombinedOutput()
+	out, err := exec.Command("go", append(args, "--print-config")...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Contains(t, string(out), "bind: :7946 # --bind")
 	assert.NotContains(t, string(out), "$(")
