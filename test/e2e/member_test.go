@@ -83,6 +83,9 @@ func LaunchMember(t testing.TB, o MemberOptions) *Member {
 	for _, seed := range o.Join {
 		args = append(args, "--join="+seed)
 	}
+	if leases := os.Getenv(leasesVariable); leases != "" {
+		args = append(args, "--leases="+leases)
+	}
 	args = append(args, o.Args...) // the last of a flag counts
 	m := &Member{Name: o.Name, t: t, token: o.Token, space: o.Host,
 		ready: make(chan string, 1), gone: make(chan struct{})}
@@ -100,6 +103,9 @@ func LaunchMember(t testing.TB, o MemberOptions) *Member {
 	t.Cleanup(m.cleanup)
 	return m
 }
+
+// leasesVariable says, where it is "off", that members do without leases.
+const leasesVariable = "PEERLIMIT_TEST_LEASES"
 
 // processors gives a member one processor where up to twelve of them share a few,
 // as a replica in a deployment has one of its own. Each with threads for all of
