@@ -23,6 +23,7 @@ func (t *Table[S, O, R, M]) doSlow(ctx context.Context, hash uint64, key []byte,
 		return err
 	}
 	defer o.calls.end(c)
+	o.rouse()
 	if o.closed() {
 		return ErrClosed
 	}

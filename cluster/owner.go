@@ -31,6 +31,7 @@ type owner struct {
 	calls  outcalls
 	recent recent
 	heard  atomic.Int64 // when the protocol's last message came
+	phase  int64        // the wall clock less the own one, at the start
 
 	// where is, for each slot, the member that operations are sent to
 	// first, as far as is known; 0: the ring's first.
@@ -47,6 +48,8 @@ type owner struct {
 	buf        []byte   // of the message being encoded
 	news       news
 
+	resting  atomic.Bool   // there is no tick before the next beat
+	roused   chan struct{} // told when there is to be one
 	attached chan struct{} // told when a table was made
 	settled  chan struct{} // closed when everything that should be held is
 	stop     chan struct{}
@@ -63,8 +66,8 @@ const unsettledFor = 5 * time.Second
 func newPossessor(n *Node) possessor {
 	o := &owner{
 		node: n, self: n.boot, clock: newClock(nil), log: n.log,
-		parked:   map[uint16][]parked{},
-		attached: make(chan struct{}, 1), settled: make(chan struct{}), stop: make(chan struct{}),
+		parked: map[uint16][]parked{},
+		roused: make(chan struct{}, 1), attached: make(chan struct{}, 1), settled: make(chan struct{}), stop: make(chan struct{}),
 	}
 	o.tables.marks, o.tables.audiences = &o.marks, o.audiences
 	o.calls.init(int64(n.cfg.Timings.Call) * slowness)
@@ -73,6 +76,8 @@ func newPossessor(n *Node) possessor {
 	cfg.Grant, cfg.Beat, cfg.Suspect = int64(t.Grant), int64(t.Beat), int64(t.Suspect)
 	cfg.Gap, cfg.CopyEvery = int64(t.Gap), int64(t.CopyEvery)
 	cfg = cfg.Slower(slowness)
+	o.phase = o.clock.wallOffset(o.clock.now())
+	cfg.Phase = o.phase
 	cfg.MinMembers = n.cfg.MinMembers
 	o.machine = possess.New(cfg, (*ownerPort)(o), o.clock.now())
 	n.owner = o
@@ -83,8 +88,12 @@ func newPossessor(n *Node) possessor {
 // enter runs f on the machine, then what it woke.
 func (o *owner) enter(f func(now int64)) {
 	o.mu.Lock()
-	f(o.clock.now())
+	now := o.clock.now()
+	f(now)
 	run := o.takeWoken()
+	if o.resting.Load() && !o.machine.Resting(now) {
+		o.rouse()
+	}
 	o.mu.Unlock()
 	for _, p := range run {
 		p.again()
@@ -100,8 +109,8 @@ func (o *owner) begin() {
 }
 
 func (o *owner) run() {
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
+	timer := time.NewTimer(o.until(tick))
+	defer timer.Stop()
 	settled := false
 	var swept time.Time
 	said := time.Now() // when it was last said what is missing, or the beginning
@@ -109,7 +118,11 @@ func (o *owner) run() {
 		select {
 		case <-o.stop:
 			return
-		case <-ticker.C:
+		case <-o.roused:
+			timer.Reset(o.until(tick))
+			continue
+		case <-timer.C:
+			o.resting.Store(false)
 		}
 		o.enter(func(now int64) {
 			o.machine.Tick(now)
@@ -133,6 +146,39 @@ func (o *owner) run() {
 			for _, t := range ts {
 				t.Sweep(o.clock.now(), 256)
 			}
+		}
+		timer.Reset(o.untilTick(settled))
+	}
+}
+
+// until is how long it is to the next multiple of d by the wall clock. Ticks are
+// at such instants, and beats at some of them, so that members whose clocks agree
+// send their beats at the same time: one at rest is woken once for all of them,
+// and waking costs more than the beats do.
+func (o *owner) until(d time.Duration) time.Duration {
+	return d - time.Duration((o.clock.now()+o.phase)%int64(d))
+}
+
+// untilTick is how long it is to the next tick: where nothing goes on, to the
+// next beat. From then on rouse ends the rest.
+func (o *owner) untilTick(settled bool) time.Duration {
+	o.resting.Store(true)
+	o.mu.Lock()
+	rests := settled && o.waiting == 0 && o.calls.n.Load() == 0 && o.machine.Rest()
+	o.mu.Unlock()
+	if rests {
+		return o.until(slowness * o.node.cfg.Timings.Beat)
+	}
+	o.resting.Store(false)
+	return o.until(tick)
+}
+
+// rouse has ticks go on.
+func (o *owner) rouse() {
+	if o.resting.Load() && o.resting.CompareAndSwap(true, false) {
+		select {
+		case o.roused <- struct{}{}:
+		default:
 		}
 	}
 }

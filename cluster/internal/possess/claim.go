@@ -13,7 +13,7 @@ type claim struct {
 
 type ask struct {
 	to       ID
-	first    int64 // when it was first asked
+	first    int64 // when it was first asked since it answered
 	sent     int64 // … and last
 	answered int64 // the instant at which the question was sent that it answered; 0: none
 	ok       bool  // nothing speaks against it
@@ -293,7 +293,7 @@ func (m *Machine) onAnswer(p *pair, ans *Answer) {
 		it := m.askItem(k.Slot, c.kind)
 		for i := range c.asks {
 			if a := &c.asks[i]; a.to == p.id && ans.Sent >= c.from {
-				a.answered = ans.Sent
+				a.answered, a.first = ans.Sent, 0
 				a.stand = k.Stand
 				a.ok = !k.Busy && !m.against(m.cfg.Self, p.id, it, k)
 				break
@@ -324,6 +324,14 @@ func (m *Machine) tally(c *claim) (ok, not, silent, pending int) {
 		}
 	}
 	return ok, not, silent, pending
+}
+
+// cutOff reports whether none of those asked has been heard of late.
+func (m *Machine) cutOff(c *claim) bool {
+	return !slices.ContainsFunc(c.asks, func(a ask) bool {
+		p := m.pairs[a.to]
+		return p != nil && !m.deadPair(p) && m.now-p.heard <= m.cfg.Suspect+m.cfg.Beat
+	})
 }
 
 // decide carries a claim through, or drops it, if it may.

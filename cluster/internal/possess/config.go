@@ -23,6 +23,11 @@ type Config struct {
 	Reask     int64 // how often an unanswered question is asked again: 40 ms
 	Fresh     int64 // how old an answer may be: 100 ms
 
+	// Phase is what has to be added to the clock for the instants at which beats
+	// begin to be multiples of Beat. Members who agree on those are woken once
+	// for the beats of all others.
+	Phase int64
+
 	// MinMembers is the number of members, this one included, below which
 	// it refuses to serve. At least 1.
 	MinMembers int

@@ -32,7 +32,7 @@ func (m *Machine) decideTake(slot uint16, st *slotState) {
 			return
 		case !st.full && silent > 0:
 			return // what it has is not all: only where nobody can have more
-		case silent > 1 && (ok > 0 || m.now-st.claim.from < m.cfg.Fresh):
+		case silent > 1 && (ok > 0 || m.now-st.claim.from < m.cfg.Fresh || !m.cutOff(st.claim)):
 			return
 		}
 	}
@@ -77,7 +77,7 @@ func (m *Machine) decideRename(slot uint16, st *slotState) {
 	case not > 0 || pending > 0:
 	case ok > 0 && silent <= 1:
 		m.chooseBackup(slot, st)
-	case ok == 0 && (silent == 0 || m.now-st.claim.from >= m.cfg.Suspect && m.now-st.claim.from >= int64(silent)*m.cfg.Suspect):
+	case ok == 0 && (silent == 0 || m.now-st.claim.from >= m.cfg.Suspect && m.now-st.claim.from >= int64(silent)*m.cfg.Suspect && m.cutOff(st.claim)):
 		m.goAlone(slot, st)
 	}
 }
@@ -118,7 +118,8 @@ func (m *Machine) reign(slot uint16, st *slotState) {
 	m.stir(slot)
 	c := st.claim
 	st.role, st.epoch, st.view, st.holder = roleHolder, st.epoch+1, 0, m.cfg.Self
-	st.backup, st.cover, st.full, st.giving = 0, 0, false, false
+	st.backup, st.full, st.giving = 0, false, false
+	st.coverBy(0)
 	st.promise = promise{}
 	st.queued, st.flying = [2]bool{}, [2]uint64{}
 	m.chooseBackup(slot, st)
@@ -198,7 +199,7 @@ func (m *Machine) goAlone(slot uint16, st *slotState) {
 	st.claim = nil
 	st.backup, st.view, st.full = 0, st.view+1, false
 	st.queued[toBackup], st.flying[toBackup] = false, 0
-	st.cover = m.cfg.Self
+	st.coverBy(m.cfg.Self)
 	m.port.Unfollow(slot, store.Backup, true)
 	m.port.Note(Event{Alone, slot, 0})
 	m.gate(slot)
@@ -290,7 +291,8 @@ func (m *Machine) merge(slot uint16, st *slotState) {
 func (m *Machine) outranked(slot uint16, st *slotState, k Known) {
 	m.stir(slot)
 	m.port.Note(Event{Outranked, slot, k.Holder})
-	st.role, st.cover, st.full, st.claim = roleNone, 0, false, nil
+	st.role, st.full, st.claim = roleNone, false, nil
+	st.coverBy(0)
 	st.follower, st.toHolder, st.ffull = 0, false, false
 	st.queued, st.flying = [2]bool{}, [2]uint64{}
 	m.gate(slot)

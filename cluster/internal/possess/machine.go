@@ -96,12 +96,13 @@ type slotState struct {
 	full bool // as copy: complete; as holder: the backup is
 
 	// As holder.
-	cover    ID   // the member whose grant covers the slot, 0: none does; self: alone
-	fresh    bool // the backup has to start anew
-	follower ID   // a member that is brought up to date
-	toHolder bool // the follower is to become holder, not backup
-	ffresh   bool // the follower has to start anew
-	ffull    bool // the follower has all but the latest changes
+	cover    ID           // the member whose grant covers the slot, 0: none does; self: alone
+	under    *store.Grant // in place of cover's grant while another has been named backup and not answered; see freeze
+	fresh    bool         // the backup has to start anew
+	follower ID           // a member that is brought up to date
+	toHolder bool         // the follower is to become holder, not backup
+	ffresh   bool         // the follower has to start anew
+	ffull    bool         // the follower has all but the latest changes
 
 	giving   bool // handed over, not acknowledged yet; role is roleCopy
 	released ID   // the backup before that, to be told then
@@ -138,6 +139,8 @@ type Machine struct {
 	busy   []*pair // those of peers that something waits for or is under way to
 
 	lastTick, lastCopy, lastScan int64
+	lastBeat                     int64    // its number
+	rests                        int64    // until when there may be no tick
 	scanned                      int64    // when all slots were looked over; 0: to be done
 	restless                     []uint64 // the set of slots that the next scan looks at
 	claims                       []uint16
@@ -325,23 +328,43 @@ func (m *Machine) gate(slot uint16) {
 		return
 	case m.cfg.Broken.NoGrantCheck:
 		m.port.Open(slot, st.epoch, store.Forever)
-	case st.cover == m.cfg.Self:
-		m.port.Open(slot, st.epoch, m.aloneGrant)
 	default:
-		m.port.Open(slot, st.epoch, m.pair(st.cover).grant)
+		m.port.Open(slot, st.epoch, m.grantOf(st))
 	}
 	m.port.Wake(slot)
 }
 
+// grantOf returns the grant under which a slot that is covered is served.
+func (m *Machine) grantOf(st *slotState) *store.Grant {
+	switch {
+	case st.under != nil:
+		return st.under
+	case st.cover == m.cfg.Self:
+		return m.aloneGrant
+	}
+	return m.pair(st.cover).grant
+}
+
+// coverBy has a slot be covered by id: 0 by nobody, this member itself: alone.
+func (st *slotState) coverBy(id ID) { st.cover, st.under = id, nil }
+
+// freeze lets the grant of a slot's cover run out, whatever comes of it from now
+// on, because now another is told that it is the backup. Its promise begins when
+// it hears of it, so it ends later. If the word that it has heard is lost, it may
+// take over, without asking the one before it, as soon as its promise has ended.
+func (m *Machine) freeze(slot uint16, st *slotState) {
+	until := m.now + m.cfg.Grant - m.cfg.Gap // alone: as long, less what a gap of the own clock may hide
+	if st.cover != m.cfg.Self {
+		until = m.pair(st.cover).grant.Until()
+	}
+	st.under = new(store.Grant)
+	st.under.Extend(until)
+	m.gate(slot)
+}
+
 // mayServe reports whether the holder of slot may serve now.
 func (m *Machine) mayServe(st *slotState) bool {
-	switch {
-	case st.role != roleHolder || m.short || st.cover == 0:
-		return false
-	case st.cover == m.cfg.Self:
-		return m.now < m.aloneGrant.Until()
-	}
-	return m.now < m.pair(st.cover).grant.Until()
+	return st.role == roleHolder && !m.short && st.cover != 0 && m.now < m.grantOf(st).Until()
 }
 
 // Held calls f with each slot that is possessed here: how it is protected.

@@ -22,6 +22,7 @@ type pair struct {
 	grant    *store.Grant
 	backs    int   // slots of which it is the backup, or that its grant covers; too many between two counts
 	beatSent int64 // when the latest beat was sent
+	beaten   int64 // when its own latest beat came
 	trip     int64 // how long its latest answer took
 	acked    int64 // when it last acknowledged a beat or a Sync, or the timer was restarted
 
@@ -108,19 +109,28 @@ func (m *Machine) deadPair(p *pair) bool {
 
 func (m *Machine) deadInView(id ID) bool { return m.started && !m.alive[id] && m.view.Dead(id) }
 
-// beat renews the grants that this member lives by, and looks for backups that
-// have fallen silent.
+// beat renews the grants that this member lives by. Of two members the one with
+// the lower ID begins, and the other's beat goes with the answer: the other
+// begins only where none has come. What a member begins goes in one tick, the
+// first after a multiple of Beat.
 func (m *Machine) beat() {
+	beat := (m.now + m.cfg.Phase) / m.cfg.Beat
+	begins := beat != m.lastBeat
+	m.lastBeat = beat
 	for _, p := range m.peers {
-		if p.gone || p.backs == 0 {
+		switch {
+		case p.gone || p.backs == 0:
 			p.acked = m.now
-			continue
-		}
-		if m.due(p.beatSent, m.cfg.Beat) {
+		case p.beatSent == 0,
+			begins && m.now-p.beatSent >= m.cfg.Beat/2 && (m.cfg.Self < p.id || !m.beginner(p)),
+			m.due(p.beatSent, m.cfg.Beat+m.cfg.Beat/3):
 			m.sendBeat(p)
 		}
 	}
 }
+
+// beginner reports whether p's own beats have come of late.
+func (m *Machine) beginner(p *pair) bool { return m.now-p.beaten < m.cfg.Beat+m.cfg.Beat/3 }
 
 func (m *Machine) sendBeat(p *pair) {
 	p.beatSent = m.now
@@ -147,8 +157,9 @@ func (m *Machine) onBeat(p *pair, b *Beat) {
 		p.promised = max(p.promised, m.now+m.cfg.Grant)
 	}
 	m.port.Send(p.id, &BeatAck{Sent: b.Sent, Term: p.myTerm})
+	p.beaten = m.now
 	if p.backs > 0 && !p.gone && m.now-p.beatSent >= m.cfg.Beat/2 {
-		m.sendBeat(p) // in one go with the answer, and so from now on
+		m.sendBeat(p) // in one go with the answer
 	}
 }
 
@@ -178,7 +189,7 @@ func (m *Machine) granted(p *pair, sent int64, term uint64) {
 				continue
 			}
 			if st.cover == p.id {
-				st.cover = 0
+				st.coverBy(0)
 				m.gate(uint16(s))
 				m.stir(uint16(s))
 			}

@@ -21,8 +21,8 @@ func (m *Machine) scan() {
 	if all := stirred || m.scanned == 0 || m.now-m.scanned >= scanAllEvery; all {
 		m.scanned = m.now
 		m.count()
-		for i := range m.restless {
-			m.restless[i] = ^uint64(0)
+		for s := range m.slots {
+			m.stir(uint16(s))
 		}
 	}
 	m.eachRestless(func(slot uint16, st *slotState) {
@@ -60,9 +60,8 @@ func (m *Machine) rest(slot uint16) { m.restless[slot/64] &^= 1 << (slot % 64) }
 func (m *Machine) eachRestless(f func(slot uint16, st *slotState)) {
 	for i := range m.restless {
 		for w := m.restless[i]; w != 0; w &= w - 1 {
-			if slot := i*64 + bits.TrailingZeros64(w); slot < len(m.slots) {
-				f(uint16(slot), &m.slots[slot])
-			}
+			slot := i*64 + bits.TrailingZeros64(w)
+			f(uint16(slot), &m.slots[slot])
 		}
 	}
 }

@@ -132,6 +132,9 @@ func (m *Machine) makeItem(p *pair, w work, f *flight, room int) int {
 		if st.role != roleHolder || st.backup != p.id {
 			return 0 // meant for another since
 		}
+		if st.cover != 0 && st.cover != p.id && st.under == nil {
+			m.freeze(w.slot, st)
+		}
 		it.As, it.Fresh = AsBackup, st.fresh
 		it.Entries, drained = m.port.Collect(w.slot, store.Backup, nil, room)
 		it.Complete = drained
@@ -203,7 +206,8 @@ func (m *Machine) give(p *pair, slot uint16, st *slotState, it *SyncItem) bool {
 	m.stir(slot)
 	p.copies++
 	st.epoch, st.view, st.holder, st.backup = st.epoch+1, 1, p.id, m.cfg.Self
-	st.role, st.full, st.giving, st.cover, st.claim = roleCopy, true, true, 0, nil
+	st.role, st.full, st.giving, st.claim = roleCopy, true, true, nil
+	st.coverBy(0)
 	st.follower, st.toHolder, st.ffull = 0, false, false
 	st.queued[toBackup], st.flying[toBackup] = false, 0
 	m.port.Note(Event{Gave, slot, p.id})
@@ -349,7 +353,7 @@ func (m *Machine) accept(p *pair, s *Sync, it *SyncItem) (Known, bool) {
 		m.port.Follow(it.Slot, store.Backup, true) // the giver has it all
 		if s.YourTerm == p.term {
 			p.grant.Extend(s.Echo + m.cfg.Grant)
-			st.cover = p.id
+			st.coverBy(p.id)
 		}
 		m.port.Note(Event{Received, it.Slot, p.id})
 		m.gate(it.Slot)
@@ -420,7 +424,7 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 			if st.role == roleHolder && st.backup == p.id {
 				m.restartBackup(it.slot, st)
 				if st.cover == p.id {
-					st.cover = 0
+					st.coverBy(0)
 					m.gate(it.slot)
 				}
 			}
@@ -428,11 +432,13 @@ func (m *Machine) landed(p *pair, it flying, k Known, refused bool) {
 		}
 		m.port.Acked(it.slot, store.Backup)
 		st.fresh = false
-		if st.cover != p.id {
+		if st.cover != p.id || st.under != nil {
 			old := st.cover
-			st.cover = p.id
+			st.coverBy(p.id)
 			m.gate(it.slot)
-			m.announce(old, it.slot)
+			if old != p.id {
+				m.announce(old, it.slot)
+			}
 		}
 		st.full = st.full || it.drained
 		switch owes, awaited := m.port.Owes(it.slot); {

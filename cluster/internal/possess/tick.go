@@ -1,11 +1,12 @@
 package possess
 
-// Tick lets time pass. It is called every 5 to 10 ms.
+// Tick lets time pass. It is called every 5 to 10 ms, but for times of rest; see
+// [Machine.Rest].
 func (m *Machine) Tick(now int64) {
-	if now-m.lastTick > m.cfg.Gap {
+	if now-max(m.lastTick, min(m.rests, now)) > m.cfg.Gap {
 		m.afterGap(now)
 	}
-	m.lastTick = now
+	m.lastTick, m.rests = now, 0
 	m.enter(now)
 	if !m.started {
 		return
@@ -46,7 +47,7 @@ func (m *Machine) afterGap(now int64) {
 		st.since = now
 		if st.role == roleHolder && st.cover == m.cfg.Self && len(m.view.Alive) > 1 {
 			// Being alone ended: ask again before serving on.
-			st.cover = 0
+			st.coverBy(0)
 			m.gate(uint16(s))
 		}
 	}

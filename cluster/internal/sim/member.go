@@ -87,8 +87,9 @@ func (m *member) tick() {
 	if m.dead {
 		return
 	}
-	if !m.paused {
-		m.machine.Tick(m.clock())
+	if now := m.clock(); !m.paused && !m.machine.Resting(now) {
+		m.machine.Tick(now)
+		m.machine.Rest()
 	}
 	m.w.after(tick, m.ticks)
 }

@@ -265,7 +265,7 @@ func (st *Store[S, O, R, M]) Collect(slot uint16, l List, now int64, b []byte, l
 			rec.inflight = rec.unacked
 		}
 		e := sh.at(i)
-		b = appendEntry(b, e.key, st.age(e.state, now), e.expires-now, func(b []byte) []byte {
+		b = appendEntry(b, e.key.String(), st.age(e.state, now), e.expires-now, func(b []byte) []byte {
 			return st.machine.AppendState(b, e.state, now)
 		})
 		n++

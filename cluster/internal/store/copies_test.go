@@ -173,7 +173,7 @@ func (c *copying) same(t *rapid.T, l List) {
 func entryOf(st *numStore, key string) *entry[num] {
 	sh := &st.shards[slotOf(key)%shardCount]
 	for i := uint32(1); i <= sh.used; i++ {
-		if e := sh.at(i); e.key == key {
+		if e := sh.at(i); e.key.String() == key {
 			return e
 		}
 	}

@@ -104,7 +104,7 @@ func (st *Store[S, O, R, M]) Import(slot uint16, b []byte, now int64, merge bool
 		case i == 0 && expires <= now:
 			continue
 		case i == 0:
-			i = st.insert(sh, slot, uint32(hash), string(raw.key), expires, now)
+			i = st.insert(sh, slot, uint32(hash), raw.key, expires, now)
 		case merge && sh.at(i).expires > now:
 			if expires > now {
 				state = st.machine.Merge(sh.at(i).state, state)

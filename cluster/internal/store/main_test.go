@@ -174,7 +174,7 @@ func (sh *shard[S]) broken(slotNumber func(i int) uint16) string {
 				switch {
 				case seen[i]:
 					return "an entry is in two chains"
-				case slotOf(e.key) != slot || uint32(xxhash.Sum64String(e.key)) != e.hash:
+				case slotOf(e.key.String()) != slot || uint32(xxhash.Sum64String(e.key.String())) != e.hash:
 					return "an entry is in another slot's chain"
 				case x.bucket(e.hash) != &x.buckets[b]:
 					return "an entry is in the wrong chain"

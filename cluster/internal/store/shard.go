@@ -1,6 +1,10 @@
 package store
 
-import "sync"
+import (
+	"encoding/binary"
+	"sync"
+	"unsafe"
+)
 
 // shard is the entries of shardSlots slots and the lock that guards them.
 type shard[S any] struct {
@@ -28,13 +32,32 @@ type slotIndex struct {
 
 // entry is one key's state. Its number in the shard counts from 1; 0 is none.
 type entry[S any] struct {
-	key     string
+	key     text
 	expires int64
 	hash    uint32 // low half of the key's hash: slot and bucket
 	next    uint32
 	pos     uint32 // in shard.expiry
 	record  uint32 // in shard.records; 0: nothing outstanding
 	state   S
+}
+
+// text is a key, with its length before it: a word in each entry, where a string
+// takes two. It is never changed.
+type text struct{ at *byte }
+
+const textHead = 2
+
+func newText(key []byte) text {
+	b := binary.LittleEndian.AppendUint16(make([]byte, 0, textHead+len(key)), uint16(len(key)))
+	return text{unsafe.SliceData(append(b, key...))}
+}
+
+func (t text) String() string {
+	if t.at == nil {
+		return "" // of a free entry
+	}
+	n := binary.LittleEndian.Uint16(unsafe.Slice(t.at, textHead))
+	return unsafe.String((*byte)(unsafe.Add(unsafe.Pointer(t.at), textHead)), int(n))
 }
 
 func (sh *shard[S]) at(i uint32) *entry[S] {
@@ -70,7 +93,7 @@ func (sh *shard[S]) find(slot uint16, hash uint32, key []byte) uint32 {
 	}
 	for i := *x.bucket(hash); i != 0; {
 		e := sh.at(i)
-		if e.hash == hash && e.key == string(key) {
+		if e.hash == hash && e.key.String() == string(key) {
 			return i
 		}
 		i = e.next
@@ -79,7 +102,7 @@ func (sh *shard[S]) find(slot uint16, hash uint32, key []byte) uint32 {
 }
 
 // insert adds an entry that is not there yet, with the zero state.
-func (sh *shard[S]) insert(slot uint16, hash uint32, key string, expires int64) uint32 {
+func (sh *shard[S]) insert(slot uint16, hash uint32, key []byte, expires int64) uint32 {
 	x := sh.index(slot)
 	if x.n >= len(x.buckets) {
 		sh.grow(x)
@@ -96,7 +119,7 @@ func (sh *shard[S]) insert(slot uint16, hash uint32, key string, expires int64) 
 	}
 	e := sh.at(i)
 	head := x.bucket(hash)
-	*e = entry[S]{key: key, hash: hash, next: *head, expires: expires}
+	*e = entry[S]{key: newText(key), hash: hash, next: *head, expires: expires}
 	*head = i
 	x.n++
 	sh.n++

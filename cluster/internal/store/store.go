@@ -21,8 +21,8 @@ const Slots = 16384
 const (
 	shardCount = 256 // a slot belongs to shard slot % shardCount
 	shardSlots = Slots / shardCount
-	chunkLen   = 64 // entries allocated at a time
-	reclaimMax = 2  // entries reclaimed, and evicted, at most for each one inserted
+	chunkLen   = 128 // entries allocated at a time; of 80 bytes each, as a limiter's are, they fill what is allocated
+	reclaimMax = 2   // entries reclaimed, and evicted, at most for each one inserted
 )
 
 // Machine is a table's state machine: pure functions on values. The zero value
@@ -185,7 +185,7 @@ func (st *Store[S, O, R, M]) apply(sh *shard[S], d *desk[S, O, R], slot uint16, 
 		if effect.Expires <= now && !sh.copied(slot) {
 			return Ticket{} // nothing to keep, nobody to tell
 		}
-		i = st.insert(sh, slot, hash, string(key), effect.Expires, now)
+		i = st.insert(sh, slot, hash, key, effect.Expires, now)
 	}
 	sh.at(i).state = d.state
 	sh.setExpiry(i, max(effect.Expires, now))
@@ -193,7 +193,7 @@ func (st *Store[S, O, R, M]) apply(sh *shard[S], d *desk[S, O, R], slot uint16, 
 }
 
 // insert makes room where the shard is full, and adds an empty entry.
-func (st *Store[S, O, R, M]) insert(sh *shard[S], slot uint16, hash uint32, key string, expires, now int64) uint32 {
+func (st *Store[S, O, R, M]) insert(sh *shard[S], slot uint16, hash uint32, key []byte, expires, now int64) uint32 {
 	sh.reclaim(now, reclaimMax)
 	// Where nothing could go for a while the shard has outgrown its cap; two
 	// for one bring it back.
@@ -275,7 +275,7 @@ func (st *Store[S, O, R, M]) Range(now int64, include func(slot uint16) bool, f 
 		sh.mu.Lock()
 		sh.eachIn(slot, func(_ uint32, e *entry[S]) {
 			if counts(e) {
-				batch = append(batch, item{e.key, e.state})
+				batch = append(batch, item{e.key.String(), e.state})
 			}
 		})
 		sh.mu.Unlock()
