@@ -22,23 +22,21 @@ func TestKilledMembersLoseNothing(t *testing.T) {
 		synchronous bool
 	}{{"asynchronous", false}, {"synchronous", true}} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Run("killed", func(t *testing.T) {
-				for range soak(t).of(0, 2, 5) {
+			for run := range soak(t).of(0, 2, 5) {
+				t.Run("killed", func(t *testing.T) {
 					s := newScene(t, sceneOptions{Members: 3, Counters: halfUsed, Synchronous: c.synchronous})
 					s.Kill(s.cluster.Members()[1])
 					s.Rest(2 * time.Second)
 					s.Finish(1)
-				}
-			})
-			t.Run("back within a second", func(t *testing.T) {
-				for run := range soak(t).of(0, 2, 5) {
+				})
+				t.Run("back within a second", func(t *testing.T) {
 					s := newScene(t, sceneOptions{Members: 3, Counters: halfUsed, Synchronous: c.synchronous})
 					pause := []time.Duration{50 * time.Millisecond, 400 * time.Millisecond}[run%2]
 					s.Reborn(s.cluster.Members()[2], pause)
 					s.Rest(2 * time.Second)
 					s.Finish(1)
-				}
-			})
+				})
+			}
 		})
 	}
 }
