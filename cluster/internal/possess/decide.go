@@ -131,18 +131,28 @@ func (m *Machine) reign(slot uint16, st *slotState) {
 }
 
 // chooseBackup names the next in ring order of those who answered the claim in
-// favour; without a claim, of those who are not known to be silent. Where the
-// claim had nobody to ask, or nobody answered, it goes alone; else it asks again.
+// favour; without a claim, of those who are not known to be silent. Somebody may
+// be waiting for the backup's answer, so one that is busy starting comes after
+// the others. Where the claim had nobody to ask, or nobody answered, it goes
+// alone; else it asks again.
 func (m *Machine) chooseBackup(slot uint16, st *slotState) {
 	c := st.claim
+	newcomer := ID(0)
 	for _, id := range m.order(slot) {
-		if id == 0 || id == m.cfg.Self || m.lost(id) {
+		if id == 0 || id == m.cfg.Self || m.lost(id) || c != nil && !c.favours(id, m.now-m.cfg.Fresh) {
 			continue
 		}
-		if c == nil || c.favours(id, m.now-m.cfg.Fresh) {
+		if m.now-m.pair(id).met > m.cfg.Steady {
 			m.name(slot, st, id)
 			return
 		}
+		if newcomer == 0 {
+			newcomer = id
+		}
+	}
+	if newcomer != 0 {
+		m.name(slot, st, newcomer)
+		return
 	}
 	st.claim = nil
 	if c != nil && c.unheard() || len(m.view.Alive) <= 1 {

@@ -120,3 +120,33 @@ func TestRest(t *testing.T) {
 	l.Tick(l.now)
 	require.False(t, l.Rest(), "the backup has not answered")
 }
+
+// Who has just started is named backup after those who have been here for a
+// while: somebody may be waiting for its answer.
+func TestANewcomerIsNamedLast(t *testing.T) {
+	for name, c := range map[string]struct {
+		newcomers []ID
+		backup    ID
+	}{
+		"nobody is new":       {nil, 2},
+		"the ring's next is":  {[]ID{2}, 3},
+		"both are":            {[]ID{2, 3}, 2},
+		"the one after it is": {[]ID{3}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, 1, 1)
+			l.view(1, 2, 3)
+			l.pass(2000 * ms)
+			for _, id := range []ID{2, 3} {
+				l.pair(id).heard, l.pair(id).acked, l.pair(id).met = l.now, l.now, 1
+			}
+			for _, id := range c.newcomers {
+				l.pair(id).met = l.now - 200*ms
+			}
+			st := &l.slots[0]
+			st.role, st.epoch, st.holder, st.claim = roleHolder, 1, 1, nil
+			l.chooseBackup(0, st)
+			require.Equal(t, c.backup, st.backup)
+		})
+	}
+}

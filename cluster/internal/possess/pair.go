@@ -16,6 +16,7 @@ type pair struct {
 
 	draining bool  // it is leaving
 	silentAt int64 // when it was last found silent; 0: never
+	met      int64 // since when it is known
 
 	// It as a backup of this member.
 	term     uint64 // its grant's, as known here; 0: not yet
@@ -49,7 +50,7 @@ func (m *Machine) pair(id ID) *pair {
 	if p == nil {
 		// Terms and numbers start from the clock, so that they rise even where a pair was
 		// forgotten and is met again.
-		p = &pair{id: id, heard: m.now, acked: m.now, seq: uint64(m.now), myTerm: uint64(m.now), grant: new(store.Grant)}
+		p = &pair{id: id, met: m.now, heard: m.now, acked: m.now, seq: uint64(m.now), myTerm: uint64(m.now), grant: new(store.Grant)}
 		m.pairs[id] = p
 		m.peers = insert(m.peers, p)
 	}
