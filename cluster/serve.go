@@ -163,6 +163,8 @@ func (o *owner) park(p parked) outevent {
 	}
 	o.parked[p.slot] = append(o.parked[p.slot], p)
 	o.waiting++
+	o.machine.Urge(now, p.slot) // where it is the backup's word that is missing
+	o.rouse()
 	if o.gate.Open(p.slot, now) && (p.request == nil || o.tables.get(p.request.table) != nil) {
 		o.woken = append(o.woken, p.slot) // opened in between
 	}

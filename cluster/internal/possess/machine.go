@@ -230,6 +230,7 @@ func (m *Machine) Gone(now int64, id ID) {
 	if p := m.pairs[id]; p != nil && !p.gone {
 		p.gone = true
 		m.dropFlight(p)
+		m.runClaims() // of which some wait for no more than this
 	}
 	m.leave()
 }

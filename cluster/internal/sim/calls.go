@@ -184,6 +184,7 @@ func (m *member) try(r *request) {
 		default:
 			if w.now-r.arrived < callTime {
 				m.parked[k.slot] = append(m.parked[k.slot], r)
+				m.machine.Urge(now, k.slot)
 			}
 		}
 		return

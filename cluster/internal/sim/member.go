@@ -308,7 +308,10 @@ func (p port) Follow(s uint16, l store.List, has bool) {
 	p.m.w.tracef("%x follow %d list %d", p.m.id, s, l)
 	p.m.store.Follow(s, l, has)
 }
-func (p port) Owes(s uint16) (bool, bool) { return p.m.store.Owes(s) }
+func (p port) Owes(s uint16) (owes, awaited bool) {
+	owes, awaited = p.m.store.Owes(s)
+	return owes, awaited || len(p.m.parked[s]) > 0
+}
 func (p port) Unfollow(s uint16, l store.List, acknowledged bool) {
 	p.m.store.Unfollow(s, l, acknowledged)
 }
