@@ -382,12 +382,12 @@ func (p *ownerPort) Follow(slot uint16, l store.List, has bool) { p.tables.follo
 func (p *ownerPort) Collect(slot uint16, l store.List, b []byte, limit int) ([]byte, bool) {
 	return p.tables.collect(slot, l, p.clock.now(), b, limit)
 }
-func (p *ownerPort) Acked(slot uint16, l store.List)      { p.tables.acked(slot, l) }
+func (p *ownerPort) Acked(slot uint16, l store.List) { p.tables.acked(slot, l) }
 func (p *ownerPort) Owes(slot uint16) (owes, awaited bool) {
 	owes, awaited = p.tables.owes(slot)
 	return owes, awaited || len(p.parked[slot]) > 0
 }
-func (p *ownerPort) Promote(slot uint16)                  { p.tables.promote(slot) }
+func (p *ownerPort) Promote(slot uint16) { p.tables.promote(slot) }
 func (p *ownerPort) Unfollow(slot uint16, l store.List, acknowledged bool) {
 	p.tables.unfollow(slot, l, acknowledged)
 }
