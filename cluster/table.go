@@ -37,7 +37,9 @@ const DefaultMaxEntries = 4_000_000
 // [Table].
 type Machine[S, O, R any] = store.Machine[S, O, R]
 
-// InPlace is what a large machine may be too.
+// InPlace is a [Machine] that also runs its operations where they lie, under its
+// table's lock, so that large states, operations and results are not copied on
+// their way. A table uses it where a machine has it.
 type InPlace[S, O, R any] = store.InPlace[S, O, R]
 
 // Call says under which circumstances an operation runs.

@@ -162,7 +162,7 @@ func (m *Machine) askAround(slot uint16) {
 		p := m.pair(a.to)
 		if a.first == 0 {
 			a.first = m.now
-			if m.now-p.heard > m.cfg.Suspect+m.cfg.Beat {
+			if m.unheard(p) {
 				a.first = p.heard // it has been silent for long enough as it is
 			}
 		}
@@ -330,7 +330,7 @@ func (m *Machine) tally(c *claim) (ok, not, silent, pending int) {
 func (m *Machine) cutOff(c *claim) bool {
 	return !slices.ContainsFunc(c.asks, func(a ask) bool {
 		p := m.pairs[a.to]
-		return p != nil && !m.deadPair(p) && m.now-p.heard <= m.cfg.Suspect+m.cfg.Beat
+		return p != nil && !m.deadPair(p) && !m.unheard(p)
 	})
 }
 

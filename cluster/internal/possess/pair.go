@@ -143,6 +143,10 @@ func (m *Machine) silent(p *pair) bool {
 	return p.gone || m.now-p.acked > m.cfg.Suspect+m.cfg.Beat
 }
 
+// unheard reports whether nothing has come from p for so long that a beat of its
+// is missing.
+func (m *Machine) unheard(p *pair) bool { return m.now-p.heard > m.cfg.Suspect+m.cfg.Beat }
+
 // lost reports whether p can't be relied on to answer: dead, or not heard of
 // for a while although it is asked things.
 func (m *Machine) lost(id ID) bool {
