@@ -59,12 +59,12 @@ func TestBreaker(t *testing.T) {
 			well = "true loaded 1 true <nil> <nil> <nil> <nil> <nil> <nil> false false\n"
 			open = "false loaded 0 false <nil> <nil> <nil> <nil> <nil> <nil> true true\n"
 		)
-		c.near.dropAll()
+		c.near.DropAll()
 		state("closed")
 		answers(well)
 		// Failing: the same answers, at first by asking.
 		s.fail(cluster.ErrKVUnavailable)
-		c.near.dropAll()
+		c.near.DropAll()
 		answers(open)
 		state("open")
 		before := c.Stats()
@@ -74,7 +74,7 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("an open breaker: %+v, then %+v", before, after)
 		}
 		// What is near is answered all the same.
-		c.near.put("near", c.near.generation("near"), "v", 1, time.Minute)
+		c.near.Put("near", c.near.Generation("near"), "v", 1, time.Minute)
 		mustHave(t, c, "near", "v")
 		// Half-open, and open again.
 		time.Sleep(10*time.Second + time.Nanosecond)
@@ -91,7 +91,7 @@ func TestBreaker(t *testing.T) {
 		}
 		mustMiss(t, c, "replaced")
 		mustMiss(t, c, "deleted")
-		c.near.dropAll()
+		c.near.DropAll()
 		answers(well)
 		c.ResetBreaker()
 		state("closed")
@@ -258,7 +258,7 @@ func TestSilentStore(t *testing.T) {
 			"ttl":    func() error { _, _, err := c.TTL(ctx, "k"); return err },
 		} {
 			c.ResetBreaker()
-			c.near.dropAll()
+			c.near.DropAll()
 			began := time.Now()
 			if err := f(); err != nil {
 				t.Errorf("%s: %v", name, err)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/peerlimit/peerlimit/cache/internal/near"
 	"github.com/peerlimit/peerlimit/cluster"
 )
 
@@ -23,9 +24,9 @@ type Cache[V any] struct {
 	kv       KV
 	bus      Bus
 	codec    Codec
-	trust    *trust
-	near     *near[V]
-	negative *near[struct{}]
+	trust    *near.Trust
+	near     *near.Cache
+	negative *near.Cache
 	graves   *graves
 	gets     *flights[got[V]]
 	loads    *flights[V]
@@ -71,7 +72,7 @@ func New[V any](cfg Config) (*Cache[V], error) {
 	}
 	c := &Cache[V]{
 		cfg: cfg, kv: kv, bus: bus, codec: cfg.Codec,
-		trust:   newTrust(),
+		trust:   near.NewTrust(),
 		graves:  newGraves(),
 		closed:  make(chan struct{}),
 		release: func() { inUse.Delete(use) },
@@ -79,12 +80,12 @@ func New[V any](cfg Config) (*Cache[V], error) {
 	if c.codec == nil {
 		c.codec = codecFor[V]()
 	}
-	if c.near, err = newNear[V](cfg.Near, c.trust); err == nil {
+	if c.near, err = near.New(cfg.Near, c.trust); err == nil {
 		negatives := int64(cfg.NegativeKeys) * 256
 		if cfg.NegativeTTL < 0 {
 			negatives = 0
 		}
-		c.negative, err = newNear[struct{}](negatives, c.trust)
+		c.negative, err = near.New(negatives, c.trust)
 	}
 	if err != nil {
 		c.release()
@@ -113,8 +114,8 @@ func (c *Cache[V]) Close() error {
 		c.gets.close()
 		c.loads.close()
 		c.workers.Wait()
-		c.near.close()
-		c.negative.close()
+		c.near.Close()
+		c.negative.Close()
 		c.release()
 	})
 	return nil
@@ -143,11 +144,20 @@ func (c *Cache[V]) check(key string) error {
 // Get returns what key holds; ok is false where that is nothing, or nothing that
 // can be had now. A hit near is answered without an allocation.
 func (c *Cache[V]) Get(ctx context.Context, key string) (v V, ok bool, err error) {
-	if v, ok := c.near.get(key); ok {
+	if v, ok := c.nearby(key); ok {
 		c.stats.nearHits.Add(1)
 		return v, true, nil
 	}
 	return c.getShared(ctx, key)
+}
+
+// nearby returns what this member has of key itself.
+func (c *Cache[V]) nearby(key string) (v V, ok bool) {
+	kept, ok := c.near.Get(key)
+	if ok {
+		v, _ = kept.(V) // a nil interface is not a V, and is v
+	}
+	return v, ok
 }
 
 func (c *Cache[V]) getShared(ctx context.Context, key string) (v V, ok bool, err error) {
@@ -166,10 +176,10 @@ func (c *Cache[V]) getShared(ctx context.Context, key string) (v V, ok bool, err
 
 // ask asks the shared store, and keeps the answer near.
 func (c *Cache[V]) ask(ctx context.Context, key string, limit time.Duration) (got[V], error) {
-	gen := c.near.generation(key)
+	gen := c.near.Generation(key)
 	// Another caller's work may have ended between this one's look near and its
 	// turn: then it is there now.
-	if v, ok := c.near.get(key); ok {
+	if v, ok := c.nearby(key); ok {
 		c.stats.nearHits.Add(1)
 		return got[V]{v: v, ok: true}, nil
 	}
@@ -201,7 +211,7 @@ func (c *Cache[V]) take(key string, gen uint64, it cluster.KVItem, ok bool) (got
 		return got[V]{}, nil
 	}
 	c.stats.hits.Add(1)
-	c.near.put(key, gen, v, len(it.Value), min(it.TTL, c.cfg.NearTTL))
+	c.near.Put(key, gen, v, len(it.Value), min(it.TTL, c.cfg.NearTTL))
 	return got[V]{v: v, ok: true}, nil
 }
 
@@ -259,12 +269,12 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 		if _, ok := gens[c.stored(key)]; ok {
 			continue
 		}
-		if v, ok := c.near.get(key); ok {
+		if v, ok := c.nearby(key); ok {
 			c.stats.nearHits.Add(1)
 			found[key] = v
 			continue
 		}
-		gens[c.stored(key)] = c.near.generation(key)
+		gens[c.stored(key)] = c.near.Generation(key)
 		far = append(far, c.stored(key))
 	}
 	if len(far) == 0 {

@@ -68,16 +68,16 @@ func (c *Cache[V]) heard(_ context.Context, _ cluster.Member, payload []byte) ([
 // forget drops what this member has of a key, and keeps what reads under way
 // have seen from coming back.
 func (c *Cache[V]) forget(key string) {
-	c.near.drop(key)
-	c.negative.drop(key)
+	c.near.Drop(key)
+	c.negative.Drop(key)
 	c.gets.forget(key)
 	c.loads.forget(key)
 }
 
 func (c *Cache[V]) forgetPrefix(prefix string) {
 	has := func(key string) bool { return strings.HasPrefix(key, prefix) }
-	c.near.dropIf(has)
-	c.negative.dropIf(has)
+	c.near.DropIf(has)
+	c.negative.DropIf(has)
 	c.gets.forgetIf(has)
 	c.loads.forgetIf(has)
 }

@@ -21,7 +21,7 @@ type Loader[V any] func(ctx context.Context) (V, error)
 // A write or delete while the load is under way wins: the loaded value is
 // returned to those who waited for it already, and not stored.
 func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, ttl time.Duration, load Loader[V]) (v V, err error) {
-	if v, ok := c.near.get(key); ok {
+	if v, ok := c.nearby(key); ok {
 		c.stats.nearHits.Add(1)
 		return v, nil
 	}
@@ -31,7 +31,7 @@ func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, ttl time.Duration,
 	if err := checkTTL(ttl); err != nil {
 		return v, err
 	}
-	if _, ok := c.negative.get(key); ok {
+	if _, ok := c.negative.Get(key); ok {
 		c.stats.negativeHits.Add(1)
 		return v, ErrNotFound
 	}
@@ -49,9 +49,9 @@ func (c *Cache[V]) GetOrLoad(ctx context.Context, key string, ttl time.Duration,
 func (c *Cache[V]) loadShared(ctx context.Context, key string, ttl time.Duration, load Loader[V]) (v V, err error) {
 	// Both are taken before the store is asked, which is before the loader
 	// looks: whatever is written from here on differs from them.
-	gen, negativeGen := c.near.generation(key), c.negative.generation(key)
+	gen, negativeGen := c.near.Generation(key), c.negative.Generation(key)
 	since := c.kv.Now()
-	if _, ok := c.negative.get(key); ok {
+	if _, ok := c.negative.Get(key); ok {
 		c.stats.negativeHits.Add(1)
 		return v, ErrNotFound
 	}
@@ -66,7 +66,7 @@ func (c *Cache[V]) loadShared(ctx context.Context, key string, ttl time.Duration
 	defer cancel()
 	if v, err = load(lctx); err != nil {
 		if errors.Is(err, ErrNotFound) {
-			c.negative.put(key, negativeGen, struct{}{}, 0, c.cfg.NegativeTTL)
+			c.negative.Put(key, negativeGen, struct{}{}, 0, c.cfg.NegativeTTL)
 		} else {
 			c.stats.loadErrors.Add(1)
 		}
@@ -76,7 +76,7 @@ func (c *Cache[V]) loadShared(ctx context.Context, key string, ttl time.Duration
 	if err != nil {
 		return v, err
 	}
-	c.negative.drop(key)
+	c.negative.Drop(key)
 	if !g.failed { // or it is known not to answer
 		fctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout/2)
 		defer cancel()
@@ -86,6 +86,6 @@ func (c *Cache[V]) loadShared(ctx context.Context, key string, ttl time.Duration
 			}
 		}
 	}
-	c.near.put(key, gen, v, len(b), min(ttl, c.cfg.NearTTL))
+	c.near.Put(key, gen, v, len(b), min(ttl, c.cfg.NearTTL))
 	return v, nil
 }

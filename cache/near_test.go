@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The four interleavings that near.go explains, each made to happen.
+// The four interleavings that package near explains, each made to happen.
 func TestNearInterleavings(t *testing.T) {
 	ctx := context.Background()
 	t.Run("read asks, write, drop, put", func(t *testing.T) {

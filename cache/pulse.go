@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"math"
 	"time"
 )
 
@@ -65,11 +64,11 @@ func (c *Cache[V]) lookOnce(now time.Time, h Hearing, p *pulse) time.Time {
 	goodUntil, drop := p.look(now, h.LastHeard())
 	if drop {
 		// Nothing may be used before it is dropped.
-		c.trust.until.Store(math.MinInt64)
-		c.near.dropAll()
-		c.negative.dropAll()
+		c.trust.End()
+		c.near.DropAll()
+		c.negative.DropAll()
 		c.stats.nearDropped.Add(1)
 	}
-	c.trust.until.Store(int64(goodUntil.Sub(c.trust.base)))
+	c.trust.Until(goodUntil)
 	return goodUntil
 }

@@ -42,7 +42,7 @@ type Stats struct {
 // Stats returns what the cache did.
 func (c *Cache[V]) Stats() Stats {
 	s := &c.stats
-	keys, bytes := c.near.size()
+	keys, bytes := c.near.Size()
 	return Stats{
 		NearHits: s.nearHits.Load(), Hits: s.hits.Load(), Misses: s.misses.Load(),
 		Errors: s.errors.Load(), Open: s.open.Load(),
