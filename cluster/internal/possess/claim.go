@@ -8,12 +8,13 @@ type claim struct {
 	from     int64
 	targeted int64 // when asks were last brought up to date with the view
 	asks     []ask
-	few      [6]ask // the memory of asks, mostly
+	few      [4]ask // the memory of asks, mostly
 }
 
 type ask struct {
 	to       ID
 	first    int64 // when it was first asked since it answered
+	again    int64 // … and when for the second time; 0: not yet
 	sent     int64 // … and last
 	answered int64 // the instant at which the question was sent that it answered; 0: none
 	ok       bool  // nothing speaks against it
@@ -77,12 +78,16 @@ func (m *Machine) startClaim(slot uint16, kind Claim) {
 		st.claiming = true
 		m.claims = append(m.claims, slot)
 	}
-	st.claim = &claim{kind: kind, from: m.now}
+	if len(m.unused) == 0 {
+		m.unused = make([]claim, 64) // they come by the thousand
+	}
+	st.claim, m.unused = &m.unused[0], m.unused[1:]
+	st.claim.kind, st.claim.from = kind, m.now
 	m.retarget(slot)
 }
 
 // retarget brings the members asked up to date with the view: the slot's first
-// four and those named, or all to found.
+// four, those named and who was foretold, or all to found.
 func (m *Machine) retarget(slot uint16) {
 	st := &m.slots[slot]
 	if m.cfg.Broken.StaleBackupTakes && st.claim.kind == ClaimTake {
@@ -108,6 +113,9 @@ func (m *Machine) retarget(slot uint16) {
 	}
 	add(st.holder)
 	add(st.backup)
+	if st.role == roleCopy {
+		add(st.follower)
+	}
 	if slices.EqualFunc(c.asks, ids, func(a ask, id ID) bool { return a.to == id }) {
 		return // as nearly always
 	}
@@ -156,15 +164,21 @@ func (m *Machine) askAround(slot uint16) {
 	}
 	for i := range c.asks {
 		a := &c.asks[i]
-		if a.sent != 0 && m.now-a.sent < every || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
+		wait := every
+		if a.first != 0 && a.again == 0 && c.kind != ClaimFound {
+			wait = m.cfg.Trip
+		}
+		if a.sent != 0 && m.now-a.sent < wait || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
 			continue
 		}
 		p := m.pair(a.to)
-		if a.first == 0 {
+		switch {
+		case a.first == 0 && m.unheard(p):
+			a.first, a.again = p.heard, p.heard // it has been silent for long enough as it is
+		case a.first == 0:
 			a.first = m.now
-			if m.unheard(p) {
-				a.first = p.heard // it has been silent for long enough as it is
-			}
+		case a.again == 0:
+			a.again = m.now
 		}
 		a.sent = m.now
 		m.ask(p, slot, c.kind)
@@ -193,6 +207,22 @@ func keep[T any](items []T) []T {
 		return []T{}
 	}
 	return items[:0]
+}
+
+// slim gives back the memory that a burst of questions took, when it is over.
+func (m *Machine) slim() {
+	const usual = 128
+	for _, p := range m.peers {
+		if cap(p.asks) > usual && len(p.asks) == 0 {
+			p.asks = nil
+		}
+		if cap(p.announcements) > usual && len(p.announcements) == 0 {
+			p.announcements = nil
+		}
+	}
+	if cap(m.answer) > usual {
+		m.answer = nil
+	}
 }
 
 // tell sends the questions and announcements that have gathered.
@@ -293,7 +323,7 @@ func (m *Machine) onAnswer(p *pair, ans *Answer) {
 		it := m.askItem(k.Slot, c.kind)
 		for i := range c.asks {
 			if a := &c.asks[i]; a.to == p.id && ans.Sent >= c.from {
-				a.answered, a.first = ans.Sent, 0
+				a.answered, a.first, a.again = ans.Sent, 0, 0
 				a.stand = k.Stand
 				a.ok = !k.Busy && !m.against(m.cfg.Self, p.id, it, k)
 				break
@@ -306,24 +336,35 @@ func (m *Machine) onAnswer(p *pair, ans *Answer) {
 	}
 }
 
-// tally counts a claim's answers: fresh and in favour, fresh and against, none.
-// Who was asked a moment ago is not silent yet: pending.
-func (m *Machine) tally(c *claim) (ok, not, silent, pending int) {
+// tally counts the answers to a claim about a slot of lost's: fresh and in
+// favour, fresh and against, none. Who was asked a moment ago is not silent yet,
+// nor who was asked once, for one question or its answer may be lost: pending.
+func (m *Machine) tally(c *claim, lost ID) (ok, not, silent, pending int) {
 	for _, a := range c.asks {
 		switch {
+		case a.answered == 0 && m.tooNew(a.to, c, lost):
 		case a.answered != 0 && m.now-a.answered <= m.cfg.Fresh:
 			if a.ok {
 				ok++
 			} else {
 				not++
 			}
-		case a.first == 0 || m.now-a.first < m.cfg.Suspect:
+		case a.first == 0 || m.now-a.first < m.cfg.Suspect || a.again == 0 || m.now-a.again < m.cfg.Trip:
 			pending++
 		default:
 			silent++
 		}
 	}
 	return ok, not, silent, pending
+}
+
+// tooNew reports whether a member can't have been given a slot of lost's: it was
+// met after the claim began, when lost had been silent for a while already, and
+// lost is dead for certain. It is most likely the same again, and busy starting:
+// nobody waits for its answer.
+func (m *Machine) tooNew(id ID, c *claim, lost ID) bool {
+	p, l := m.pairs[id], m.pairs[lost]
+	return p != nil && p.met > c.from && l != nil && l.gone
 }
 
 // cutOff reports whether none of those asked has been heard of late.

@@ -20,8 +20,9 @@ type Config struct {
 	Prompt    int64 // who answers within that may be given a slot: 25 ms
 	CopyEvery int64 // how often changes are sent that nobody waits for: 20 ms
 	Scan      int64 // how often all slots are looked over: 20 ms
-	Reask     int64 // how often an unanswered question is asked again: 40 ms
-	Fresh     int64 // how old an answer may be: 100 ms
+	Reask     int64 // how often an unanswered question is asked again, but for the second time: 40 ms
+	Trip      int64 // what a question and its answer take at most; it is asked for the second time then: 16 ms
+	Fresh     int64 // how old an answer may be, less than Grant by a trip: 130 ms
 
 	// Phase is what has to be added to the clock for the instants at which beats
 	// begin to be multiples of Beat. Members who agree on those are woken once
@@ -56,7 +57,7 @@ func DefaultConfig(self ID) Config {
 	return Config{
 		Self: self, Slots: store.Slots,
 		Grant: 150 * ms, Beat: 30 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms, Prompt: 25 * ms,
-		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Fresh: 100 * ms,
+		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Trip: 16 * ms, Fresh: 130 * ms,
 		MinMembers: 1, MoveSlots: 256, SyncBytes: 64 << 10,
 	}
 }
@@ -64,7 +65,7 @@ func DefaultConfig(self ID) Config {
 // Slower returns c with everything taking n times as long, so that n times as
 // much can be done meanwhile.
 func (c Config) Slower(n int64) Config {
-	for _, d := range []*int64{&c.Grant, &c.Beat, &c.Suspect, &c.Replace, &c.Steady, &c.Gap, &c.Prompt, &c.CopyEvery, &c.Scan, &c.Reask, &c.Fresh} {
+	for _, d := range []*int64{&c.Grant, &c.Beat, &c.Suspect, &c.Replace, &c.Steady, &c.Gap, &c.Prompt, &c.CopyEvery, &c.Scan, &c.Reask, &c.Trip, &c.Fresh} {
 		*d *= n
 	}
 	c.MoveSlots *= int(n)

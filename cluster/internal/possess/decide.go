@@ -26,13 +26,13 @@ func (m *Machine) decideTake(slot uint16, st *slotState) {
 		}
 	}
 	if !m.cfg.Broken.StaleBackupTakes {
-		ok, not, silent, pending := m.tally(st.claim)
+		ok, not, silent, pending := m.tally(st.claim, st.holder)
 		switch {
 		case not > 0 || pending > 0:
 			return
 		case !st.full && silent > 0:
 			return // what it has is not all: only where nobody can have more
-		case silent > 1 && (ok > 0 || m.now-st.claim.from < m.cfg.Fresh || !m.cutOff(st.claim)):
+		case silent > 1 && (ok > 0 || m.now-st.claim.from < 2*m.cfg.Suspect || !m.cutOff(st.claim)):
 			return
 		}
 	}
@@ -72,7 +72,7 @@ func (m *Machine) decideRename(slot uint16, st *slotState) {
 	case m.now-b.acked < m.cfg.Replace:
 		return // it may be back before its grant runs out
 	}
-	ok, not, silent, pending := m.tally(st.claim)
+	ok, not, silent, pending := m.tally(st.claim, st.backup)
 	switch {
 	case not > 0 || pending > 0:
 	case ok > 0 && silent <= 1:
@@ -96,7 +96,7 @@ func (m *Machine) decideFound(slot uint16, st *slotState) {
 			return
 		}
 	}
-	_, not, silent, pending := m.tally(st.claim)
+	_, not, silent, pending := m.tally(st.claim, 0)
 	if not > 0 || silent > 0 || pending > 0 {
 		return
 	}
@@ -118,7 +118,7 @@ func (m *Machine) reign(slot uint16, st *slotState) {
 	m.stir(slot)
 	c := st.claim
 	st.role, st.epoch, st.view, st.holder = roleHolder, st.epoch+1, 0, m.cfg.Self
-	st.backup, st.full, st.giving = 0, false, false
+	st.backup, st.follower, st.full, st.giving = 0, 0, false, false
 	st.coverBy(0)
 	st.promise = promise{}
 	st.queued, st.flying = [2]bool{}, [2]uint64{}

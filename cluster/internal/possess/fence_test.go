@@ -150,3 +150,57 @@ func TestANewcomerIsNamedLast(t *testing.T) {
 		})
 	}
 }
+
+// A holder that was killed and is back is asked nothing about the slots that it
+// had: what answers in its place has just started.
+func TestNobodyWaitsForWhoIsBack(t *testing.T) {
+	for _, gone := range []bool{true, false} {
+		l := newLab(t, 1, 1)
+		l.copies(3, 1, true)
+		l.take()
+		for l.now < l.pair(2).heard+100*ms { // silent, and asked about
+			l.pass(5 * ms)
+			l.answerAsks(3)
+			l.take()
+		}
+		require.NotNil(t, l.slots[0].claim)
+		l.view(5, 1, 3) // 2 is back as 5
+		for range 8 {
+			l.pass(5 * ms)
+			l.answerAsks(3)
+			l.take()
+		}
+		if gone {
+			l.Gone(l.now, 2)
+		}
+		require.Equal(t, gone, l.slots[0].role == roleHolder, "%s", l.Describe(0))
+	}
+}
+
+// A holder may have put a member in its backup's place that the backup does not
+// know yet, and fall silent before it has said so. It foretells it.
+func TestABackupAsksWhomItWasForetold(t *testing.T) {
+	holder := newLab(t, 1, 1)
+	holder.hold()
+	holder.view(4, 1, 2, 3) // 4 is new and is to hold the slot
+	holder.pass(20 * ms)
+	told := last[*Announce](holder, 2)
+	require.NotNil(t, told)
+	next := told.Items[len(told.Items)-1]
+	require.Equal(t, Known{Epoch: next.Epoch, View: next.View, Holder: 1, Backup: 4, Stand: StandCopy}, next)
+
+	for _, foretold := range []bool{true, false} {
+		l := newLab(t, 1, 1)
+		l.copies(5, 2, true)
+		if foretold {
+			l.Receive(l.now, 2, &Announce{Items: []Known{{Epoch: 5, View: 2, Holder: 2, Backup: 4, Stand: StandCopy}}})
+		}
+		l.take()
+		for end := l.now + 200*ms; l.now < end; {
+			l.pass(5 * ms)
+			l.answerAsks(3)
+		}
+		require.Equal(t, foretold, last[*Ask](l, 4) != nil)
+		require.Equal(t, !foretold, l.slots[0].role == roleHolder, "4 is silent, and may hold it")
+	}
+}

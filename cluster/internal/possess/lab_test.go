@@ -179,9 +179,9 @@ func (l *lab) hold() {
 	l.answerAsks(3)
 	l.pass(5 * ms)
 	l.ack(2, 9)
+	l.beats(2, 9) // at once
 	l.take()
 	l.pass(20 * ms)
-	l.beats(2, 9)
 	require.True(l.t, l.serves(0), "%s", l.Describe(0))
 	l.take()
 }

@@ -99,7 +99,7 @@ type slotState struct {
 	cover    ID           // the member whose grant covers the slot, 0: none does; self: alone
 	under    *store.Grant // in place of cover's grant while another has been named backup and not answered; see freeze
 	fresh    bool         // the backup has to start anew
-	follower ID           // a member that is brought up to date
+	follower ID           // a member that is brought up to date; as copy: one that its holder has told of, see foretell
 	toHolder bool         // the follower is to become holder, not backup
 	ffresh   bool         // the follower has to start anew
 	ffull    bool         // the follower has all but the latest changes
@@ -144,6 +144,7 @@ type Machine struct {
 	scanned                      int64    // when all slots were looked over; 0: to be done
 	restless                     []uint64 // the set of slots that the next scan looks at
 	claims                       []uint16
+	unused                       []claim  // memory for the next ones
 	items                        uint64   // made so far
 	later                        []uint16 // slots with changes to send when it is time again
 	telling                      bool     // a pair has questions or announcements to be sent
@@ -295,7 +296,7 @@ func (m *Machine) Receive(now int64, from ID, msg Message) {
 		m.onAnswer(p, msg)
 	case *Announce:
 		for _, k := range msg.Items {
-			if m.valid(k.Slot) {
+			if m.valid(k.Slot) && !m.foretold(p, k) {
 				m.learn(k.Slot, k)
 			}
 		}

@@ -70,7 +70,7 @@ func (m *Machine) idle(p *pair) bool {
 	}
 	for s := range m.slots {
 		st := &m.slots[s]
-		if st.follower == p.id || st.role != roleNone && (st.holder == p.id || st.backup == p.id || st.cover == p.id) {
+		if st.role == roleHolder && st.follower == p.id || st.role != roleNone && (st.holder == p.id || st.backup == p.id || st.cover == p.id) {
 			return false
 		}
 	}
@@ -187,7 +187,8 @@ func (m *Machine) granted(p *pair, sent int64, term uint64) {
 		// The old grant was ended, or none was known: each slot has to
 		// be acknowledged under the new one.
 		p.grant.End()
-		p.term, p.grant, p.beatSent = term, new(store.Grant), 0
+		p.term, p.grant = term, new(store.Grant)
+		m.sendBeat(p) // which will be answered with a grant
 		for s := range m.slots {
 			st := &m.slots[s]
 			if st.role != roleHolder {

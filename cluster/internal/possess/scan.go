@@ -21,6 +21,9 @@ func (m *Machine) scan() {
 	if all := stirred || m.scanned == 0 || m.now-m.scanned >= scanAllEvery; all {
 		m.scanned = m.now
 		m.count()
+		if !stirred && len(m.claims) == 0 {
+			m.slim()
+		}
 		for s := range m.slots {
 			m.stir(uint16(s))
 		}
@@ -217,6 +220,32 @@ func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool) {
 	}
 	st.queued[toOther], st.flying[toOther] = false, 0
 	m.queueItem(p, slot, toOther)
+	m.foretell(slot, st, p)
+}
+
+// foretell tells a slot's backup of a member that may soon be in its place, or
+// hold the slot, and that it may not know yet. Where that has come about, and
+// this member falls silent before the backup has heard of it, the backup has
+// somebody more to ask.
+func (m *Machine) foretell(slot uint16, st *slotState, next *pair) {
+	if st.backup == 0 || st.backup == next.id || m.now-next.met > m.cfg.Steady {
+		return
+	}
+	b := m.pair(st.backup)
+	b.announcements = append(b.announcements, Known{Slot: slot, Epoch: st.epoch, View: st.view, Holder: m.cfg.Self, Backup: next.id, Stand: StandCopy})
+	m.telling = true
+}
+
+// foretold takes note of what a holder foretells.
+func (m *Machine) foretold(holder *pair, k Known) bool {
+	st := &m.slots[k.Slot]
+	if k.Stand != StandCopy || k.Holder != holder.id || k.Backup == m.cfg.Self {
+		return false
+	}
+	if st.role == roleCopy && k.Holder == st.holder && k.Epoch == st.epoch && k.View == st.view {
+		st.follower = k.Backup
+	}
+	return true
 }
 
 func (m *Machine) cancelFollower(slot uint16, st *slotState) {
@@ -251,7 +280,7 @@ func (m *Machine) scanCopy(slot uint16, st *slotState) {
 	case st.role == roleCopy && !st.giving && (m.now-st.since > checkAfter || m.now-st.since > staleAfter && !m.expected(slot)):
 		// Perhaps the word that another was named got lost, or the holder
 		// is none any more. Ask it, sooner where a copy is not expected.
-		st.since = m.now
+		st.since, st.follower = m.now, 0
 		m.ask(h, slot, ClaimTake)
 	}
 }

@@ -510,6 +510,6 @@ func (m *Machine) given(slot uint16, st *slotState) {
 func (m *Machine) drop(slot uint16, st *slotState) {
 	m.stir(slot)
 	m.port.Drop(slot)
-	st.role, st.full, st.giving, st.merging, st.claim = roleNone, false, false, false, nil
+	st.role, st.follower, st.full, st.giving, st.merging, st.claim = roleNone, 0, false, false, false, nil
 	st.queued, st.flying = [2]bool{}, [2]uint64{}
 }

@@ -33,13 +33,14 @@ func (m *Machine) Tick(now int64) {
 // tick that comes a little early must do, or it is done a whole tick too late.
 func (m *Machine) due(last, every int64) bool { return m.now-last >= every-every/8 }
 
-// afterGap starts all timers of silence again: what others said while this
-// member was not running waits to be read.
+// afterGap starts the timers of silence again: what others said while this
+// member was not running waits to be read. Beat + Suspect is enough for that.
 func (m *Machine) afterGap(now int64) {
+	enough := m.cfg.Beat + m.cfg.Suspect
 	for _, p := range m.peers {
 		p.heard = now
-		p.acked = now
-		p.promised = max(p.promised, now+m.cfg.Grant)
+		p.acked = max(p.acked, now-(m.cfg.Replace-enough))
+		p.promised = max(p.promised, now+enough)
 	}
 	m.scanned = 0
 	for s := range m.slots {

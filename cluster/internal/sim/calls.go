@@ -147,8 +147,16 @@ func (m *member) send(c *call) {
 	w.silence.set(timer{c.route.Due(), w.seq, c, sends})
 }
 
+// resend sends a call again after a while, unless something else happens to it
+// before.
 func (m *member) resend(c *call, wait int64) {
-	m.w.receives(wait, m, func() { m.send(c) })
+	c.sends++ // the silence of the old target no longer counts
+	sends := c.sends
+	m.w.receives(wait, m, func() {
+		if c.sends == sends {
+			m.send(c)
+		}
+	})
 }
 
 // linkDown tells the calls that wait for a member that its link is lost.
@@ -236,7 +244,6 @@ func (c *call) moved(v possess.Verdict) {
 	if c.over {
 		return
 	}
-	c.sends++ // the silence of the old target no longer counts
 	if v.Do == possess.Elsewhere {
 		c.by.resend(c, c.route.Elsewhere())
 		return

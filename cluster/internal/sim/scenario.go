@@ -70,20 +70,10 @@ var Scenarios = []Scenario{
 		w.Stall(w.Pick(), w.between(150*ms, 3*second))
 		w.Run(4 * second)
 	}},
-	{"stall in the middle of a move", false, false, func(w *World) {
-		w.Join()
-		for range 500 {
-			w.Run(ms)
-			for _, m := range w.Up() {
-				if m.machine.Moving() {
-					w.Run(w.between(0, 4*ms))
-					d := w.between(150*ms, 800*ms)
-					w.Stall(m, d)
-					w.Run(d + 2*second)
-					return
-				}
-			}
-		}
+	{"stall in the middle of a move", false, false, func(w *World) { w.stallMoving(150*ms, 800*ms) }},
+	{"short stall in the middle of a move", false, false, func(w *World) {
+		w.opt.OpEvery /= 4 // who serves wrongly does for some ms
+		w.stallMoving(100*ms, 200*ms)
 	}},
 	{"link between two cut", false, false, func(w *World) {
 		// Both see all others, so it is no split, and nobody serves twice.
@@ -123,4 +113,22 @@ func Run(s Scenario, opt Options) *World {
 		w.violate("%d calls unanswered", w.Unavailable)
 	}
 	return w
+}
+
+// stallMoving has somebody join, and one that moves a slot just then stand still
+// for a time.
+func (w *World) stallMoving(least, most int64) {
+	w.Join()
+	for range 500 {
+		w.Run(ms)
+		for _, m := range w.Up() {
+			if m.machine.Moving() {
+				w.Run(w.between(0, 4*ms))
+				d := w.between(least, most)
+				w.Stall(m, d)
+				w.Run(d + 2*second)
+				return
+			}
+		}
+	}
 }
