@@ -3,7 +3,7 @@ package auth
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/peerlimit/peerlimit/cluster/clustertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { clustertest.Main(m) }

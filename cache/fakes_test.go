@@ -6,16 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/peerlimit/peerlimit/cluster"
+	"github.com/peerlimit/peerlimit/cluster/clustertest"
 )
 
-func TestMain(m *testing.M) {
-	// memberlist's Shutdown doesn't wait for a probe that is under way.
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
-}
+func TestMain(m *testing.M) { clustertest.Main(m) }
 
 // hub is the network of a cluster in memory: every member has a bus on it.
 type hub struct {

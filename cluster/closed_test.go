@@ -15,6 +15,7 @@ import (
 // Nobody tells operations that their time is up once a member is closed; they
 // must find out by themselves.
 func TestDoAfterClose(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(c *clustertest.Cluster, n *cluster.Node){
 		"closed": (*clustertest.Cluster).Close, "killed": (*clustertest.Cluster).Kill,
 	} {

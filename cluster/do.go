@@ -290,14 +290,19 @@ func (o *owner) attach(id uint64, name string, t entries) error {
 	o.tables.put(id, t)
 	run := o.takeAllParked()
 	o.mu.Unlock()
-	select {
-	case o.attached <- struct{}{}:
-	default:
-	}
+	o.tellAttached()
 	for _, p := range run {
 		p.again()
 	}
 	return nil
+}
+
+// tellAttached tells a member that starts that its program is making its tables.
+func (o *owner) tellAttached() {
+	select {
+	case o.attached <- struct{}{}:
+	default:
+	}
 }
 
 // detach ends a table, but keeps what it holds: this member may hold its slots,

@@ -176,6 +176,7 @@ func kvNodes(tb testing.TB, count int) ([]*Node, []*KV) {
 }
 
 func TestKVThroughPeerPort(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	_, kvs := kvNodes(t, 3)
 	const count = 500

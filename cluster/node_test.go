@@ -118,6 +118,7 @@ func TestAMemberByItself(t *testing.T) {
 
 // The status is read by scripts: its names are part of the interface.
 func TestStatusAsJSON(t *testing.T) {
+	t.Parallel()
 	a, _ := testNode(t, "a", func(c *Config) { c.Zone, c.Version, c.MinMembers = "z", "v1", 3 })
 	b, _ := testNode(t, "b", nil, a)
 	eventually(t, 5*time.Second, "joined", func() bool { return together(a, b) })

@@ -14,6 +14,7 @@ import (
 )
 
 func TestStatsTellWhatIsUnprotected(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 1)
 	alone := c.Nodes[0]
 	table := newTally(t, alone)

@@ -204,6 +204,7 @@ func spendEvery(t *testing.T, table *tallyTable, keys, times int, limit int64) (
 // A member that never makes the table keeps what it is handed as it came, and
 // passes it on; one that makes it later finds it there.
 func TestATableThatAMemberDoesNotHave(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 2)
 	const keys, limit = 200, 10
 	var tables []*tallyTable

@@ -39,6 +39,7 @@ func members(t testing.TB, n int) (*clustertest.Cluster, []*Limiter) {
 }
 
 func TestClusterCountsExactly(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	ctx := context.Background()
 	const limit = 400
@@ -72,6 +73,7 @@ func TestClusterCountsExactly(t *testing.T) {
 
 // Every operation means the same on a member that does not hold the key.
 func TestClusterOperations(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	ctx := context.Background()
 	p := PerDay("p", 10)
@@ -110,6 +112,7 @@ func TestClusterOperations(t *testing.T) {
 // Callers at once ask on all members for keys with different holders: what was
 // allowed is what is spent, and a caller that dies gives everything back.
 func TestClusterAllowAll(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	ctx := context.Background()
 	const limit = 100
@@ -159,6 +162,7 @@ func TestClusterAllowAll(t *testing.T) {
 }
 
 func TestClusterPlaces(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	ctx := context.Background()
 	p := InFlight("busy", 3, 30*time.Second)
@@ -187,6 +191,7 @@ func TestClusterPlaces(t *testing.T) {
 // A stored policy is in force on every member when the call returns, and on one
 // that joins later.
 func TestClusterPolicies(t *testing.T) {
+	t.Parallel()
 	c, all := members(t, 3)
 	ctx := context.Background()
 	p := PerDay("p", 10)
@@ -261,6 +266,7 @@ func TestNamespacesAreApart(t *testing.T) {
 
 // A member leaves: what it counted goes on at the others.
 func TestClusterMemberLeaves(t *testing.T) {
+	t.Parallel()
 	c, all := members(t, 3)
 	ctx := context.Background()
 	p := fixedNamed("p", 1000)

@@ -64,6 +64,7 @@ func lentIn(all []*Limiter) (n uint64) {
 // A key that all members ask for at once gives exactly its limit, most of it
 // without asking the holder.
 func TestClusterHotKeyGivesItsLimit(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	for _, p := range []Policy{
 		fixedNamed("fixed", 30_000),
@@ -91,6 +92,7 @@ func TestClusterHotKeyGivesItsLimit(t *testing.T) {
 
 // With leases off nothing is decided but at the holder.
 func TestNoLeases(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	p := fixedNamed("p", 3_000)
 	p.NoLeases = true
@@ -131,6 +133,7 @@ func load(t *testing.T, all []*Limiter, p func() Policy, key string) (stop func(
 // A reset that has returned is in force everywhere: no slice from before it is
 // used, and no denial remembered.
 func TestClusterResetRecalls(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	p := fixedNamed("p", 1_000_000)
 	_, others := holderOf(all, p, "k")
@@ -168,6 +171,7 @@ func TestClusterResetRecalls(t *testing.T) {
 // A limit that is lowered or raised while slices are out counts from then on,
 // with what was used before.
 func TestClusterPolicyChangeRecalls(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	p := fixedNamed("p", 40_000)
 	_, others := holderOf(all, p, "k")
@@ -192,6 +196,7 @@ func TestClusterPolicyChangeRecalls(t *testing.T) {
 
 // A limiter that closes gives back what it was lent.
 func TestClusterCloseGivesBack(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	p := fixedNamed("p", 40_000)
 	holder, others := holderOf(all, p, "k")
@@ -240,6 +245,7 @@ var raceDetector bool
 
 // A flood on an exhausted key costs the holder nothing.
 func TestClusterDenialsAreRemembered(t *testing.T) {
+	t.Parallel()
 	_, all := members(t, 3)
 	p := fixedNamed("p", 5)
 	_, others := holderOf(all, p, "k")

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/peerlimit/peerlimit/cluster"
-	"github.com/peerlimit/peerlimit/cluster/internal/crash"
+	"github.com/peerlimit/peerlimit/cluster/internal/hook"
 )
 
 // Secret is the secret of the clusters that Start makes.
@@ -101,6 +101,7 @@ func (c *Cluster) start(i int) *cluster.Node {
 		c.t.Errorf("clustertest: start member %d: %v", i, err)
 		return nil
 	}
+	hook.Settle(node) // tests make their tables when all members are ready
 	return node
 }
 
@@ -169,7 +170,7 @@ func missing(live []*cluster.Node) string {
 func (c *Cluster) Kill(node *cluster.Node) {
 	c.t.Helper()
 	c.gone[node] = true
-	if err := crash.Node(node); err != nil {
+	if err := hook.Crash(node); err != nil {
 		c.t.Errorf("clustertest: kill %s: %v", node.Self().Name, err)
 	}
 }
@@ -191,7 +192,7 @@ func (c *Cluster) closeAll() {
 	var wg sync.WaitGroup
 	for _, node := range c.Nodes {
 		wg.Go(func() {
-			if err := crash.Node(node); err != nil {
+			if err := hook.Crash(node); err != nil {
 				c.t.Errorf("clustertest: stop %s: %v", node.Self().Name, err)
 			}
 		})

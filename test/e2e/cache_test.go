@@ -72,6 +72,7 @@ func (c *Cluster) AwaitKV(timeout time.Duration) {
 // What is stored by way of one member is read, replaced and deleted by way of
 // the others, also where they have it near.
 func TestValuesAreSharedByAllMembers(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 3, MemberOptions{})
 	cluster.AwaitKV(10 * time.Second)
 	members := cluster.Members()

@@ -32,6 +32,7 @@ func runNode(t testing.TB, args ...string) (code int, stdout, stderr string) {
 }
 
 func TestCheckByCommandLine(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 3, MemberOptions{})
 	args := func(m *Member, more ...string) []string {
 		return append([]string{"check", "cli:1", "--limit=3", "--period=24h", "--algorithm=fixed-window", "--http=http://" + m.HTTP}, more...)
@@ -56,6 +57,7 @@ func TestCheckByCommandLine(t *testing.T) {
 }
 
 func TestStatusByCommandLine(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 3, MemberOptions{Cluster: "shop"})
 	m := cluster.Members()[1]
 	ctx, cancel := short()
@@ -149,6 +151,7 @@ func TestDemoAsJSON(t *testing.T) {
 
 // A demo that is killed takes its members along.
 func TestDemoLeavesNoProcesses(t *testing.T) {
+	t.Parallel()
 	c := exec.Command(nodeBinary, "demo")
 	c.Env = cleanEnvironment()
 	stdout, err := c.StdoutPipe()

@@ -187,6 +187,7 @@ func TestDocumentsLinkToWhatThereIs(t *testing.T) {
 // The three terminals' commands of the laptop's recipe, word for word but for
 // the ports, are three members of one cluster, and one limit.
 func TestTheRecipeForALaptop(t *testing.T) {
+	t.Parallel()
 	text := documents(t)["cmd/node/deploy/README.md"]
 	_, recipe, found := strings.Cut(text, "## On a laptop")
 	require.True(t, found)

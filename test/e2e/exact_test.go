@@ -60,6 +60,7 @@ func burstUndisturbed(t *testing.T, cluster *Cluster, control *Control, total in
 
 // Many keys from three members: each by itself is exact too.
 func TestEachOfManyKeysIsExact(t *testing.T) {
+	t.Parallel()
 	const keys, limit, asked = 60, 10, 25
 	cluster := NewCluster(t, 3, MemberOptions{})
 	load := StartLoad(t, nil, LoadOptions{Callers: 8, Body: func(n uint64) []byte {

@@ -78,6 +78,7 @@ const (
 // A member with another secret, without one, or of another cluster stays out,
 // and the seed's log says why.
 func TestStrangersDoNotJoin(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 2, MemberOptions{
 		Cluster: "shop", Args: []string{"--secret-file=" + secretFile(t, oneSecret)}})
 	seed := cluster.Members()[0]
@@ -109,6 +110,7 @@ func TestStrangersDoNotJoin(t *testing.T) {
 
 // A secret is rotated by adding the new one on every member first.
 func TestMembersWithASecretInCommonJoin(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 1, MemberOptions{
 		Cluster: "shop", Args: []string{"--secret-file=" + secretFile(t, oneSecret, anotherSecret)}})
 	o := cluster.Options()

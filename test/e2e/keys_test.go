@@ -205,6 +205,7 @@ func TestStoppedMemberNeverServesARevokedKey(t *testing.T) {
 
 // A rotated key is good until its grace ends, and on all members no longer.
 func TestRotatedKeyEndsEverywhereWithItsGrace(t *testing.T) {
+	t.Parallel()
 	cluster := keyCluster(t, 3)
 	members := cluster.Members()
 	ctx, cancel := short()
@@ -248,6 +249,7 @@ func TestRotatedKeyEndsEverywhereWithItsGrace(t *testing.T) {
 }
 
 func TestKeysByCommandLine(t *testing.T) {
+	t.Parallel()
 	cluster := keyCluster(t, 2)
 	a, b := cluster.Members()[0], cluster.Members()[1]
 	code, stdout, stderr := runNode(t, "keys", "create", "--project=shop", "--json", "--http="+a.HTTP)

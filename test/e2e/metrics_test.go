@@ -60,6 +60,7 @@ func (s Metrics) Sum(name string, labels ...string) (sum float64) {
 
 // What a member tells Prometheus is what it did.
 func TestMetricsAreWhatAMemberDid(t *testing.T) {
+	t.Parallel()
 	const user, admin = "the-token-of-the-scraper", "the-token-of-the-admin-1"
 	dir := t.TempDir()
 	file := func(name, text string) string {

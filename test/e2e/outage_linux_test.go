@@ -55,6 +55,7 @@ func digestOf(key string) string {
 // server is back, everything is as ever within seconds, for one query a key and
 // member at most.
 func TestKeysWhilePostgreSQLIsStopped(t *testing.T) {
+	t.Parallel()
 	server := StartPostgreSQL(t)
 	cluster := NewCluster(t, 0, MemberOptions{})
 	for range 3 {

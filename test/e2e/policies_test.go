@@ -21,6 +21,7 @@ func (m *Member) PutPolicy(ctx context.Context, path, body string) (Receipt, err
 // A policy that is stored by way of one member is in force on every member when
 // the call returns, and what was used is kept.
 func TestPoliciesAreInForceEverywhereAtOnce(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "policies.yaml")
 	require.NoError(t, os.WriteFile(file, []byte("policies:\n  - {name: filed, limit: 2, period: 24h}\n"), 0o600))
 	cluster := NewCluster(t, 3, MemberOptions{Args: []string{"--policies=" + file}})

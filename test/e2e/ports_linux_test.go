@@ -18,6 +18,7 @@ import (
 // else: what its kernel lists for its network namespace, in which nothing but it
 // runs. (What strangers get there: see attack_test.go and strangers_test.go.)
 func TestOnlyDocumentedPortsAreOpen(t *testing.T) {
+	t.Parallel()
 	network := NewNetwork(t, 2)
 	secret := secretFile(t, oneSecret)
 	cluster := NewCluster(t, 0, MemberOptions{Args: []string{"--secret-file=" + secret}})

@@ -31,6 +31,7 @@ func readmeBlock(t testing.TB, language, words string) string {
 // The example of embedding is compiled and run as it stands, with addresses of
 // this machine in place of a cluster's.
 func TestEmbeddingExampleOfREADME(t *testing.T) {
+	t.Parallel()
 	example := readmeBlock(t, "go", "cluster.Start(")
 	for _, replacement := range [][2]string{
 		{`":7946"`, `"127.0.0.1:0"`},

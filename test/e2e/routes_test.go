@@ -14,6 +14,7 @@ import (
 
 // What was spent by way of one member is reset by way of another, for all.
 func TestResetOverTheCluster(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 3, MemberOptions{})
 	members := cluster.Members()
 	ctx, cancel := short()
@@ -62,6 +63,7 @@ func TestResetOverTheCluster(t *testing.T) {
 // Twenty keys, so that all three members hold some: one that has too little
 // left makes all of them denied, and nothing is spent.
 func TestAllOrNothingOverTheCluster(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 3, MemberOptions{})
 	ctx, cancel := short()
 	defer cancel()

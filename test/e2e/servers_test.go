@@ -74,6 +74,7 @@ func newLimits(t *testing.T, cfg ratelimit.Config) *ratelimit.Limiter {
 // with gRPC, each a member of the cluster: the keys, and the limits by address
 // and by key, are those of one service.
 func TestServersOfEachKindShareLimits(t *testing.T) {
+	t.Parallel()
 	nodes := clustertest.Start(t, 3, patient).Nodes
 	store := &outage{Store: auth.NewMemory()}
 	var limits []*ratelimit.Limiter

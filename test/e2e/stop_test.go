@@ -13,6 +13,7 @@ import (
 
 // SIGTERM and SIGINT let a member leave: exit code 0, and the others know.
 func TestSignalsLetAMemberLeave(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			cluster := NewCluster(t, 3, MemberOptions{})

@@ -262,6 +262,7 @@ func (n *testNet) has(m *testMember, i int) (ok bool) {
 }
 
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	const count = 2000
 	ms := []*testMember{n.start(nil), n.start(nil), n.start(nil)}

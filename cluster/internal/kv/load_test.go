@@ -72,6 +72,7 @@ func (l *load) end(t *testing.T) {
 }
 
 func TestLeaveUnderLoad(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	a, b, c := n.start(nil), n.start(nil), n.start(nil)
 	n.whole()

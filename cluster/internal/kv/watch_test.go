@@ -80,6 +80,7 @@ func TestWatchdog(t *testing.T) {
 
 // Members that could not see each other when they started come together.
 func TestMerge(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	apart := func(c *Config) {
 		quick(c)
@@ -222,6 +223,7 @@ func TestCallsAfterLeave(t *testing.T) {
 // A member that has left asks the others, and outlives them: olric's client
 // panics on some errors of dialing.
 func TestLeftMemberOutlivesOthers(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	ctx := context.Background()
 	a, b := n.start(nil), n.start(nil)

@@ -237,6 +237,7 @@ func TestALeaverHasLeftAndIsNotLost(t *testing.T) {
 }
 
 func TestADeathIsNoticedAndRemembered(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	a := l.start("a", nil)
 	b := l.start("b", seedsOf(a.addr()))
@@ -259,6 +260,7 @@ func TestADeathIsNoticedAndRemembered(t *testing.T) {
 }
 
 func TestANewLifeAtTheSameAddress(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	a := l.start("a", nil) // the only seed, without seeds itself
 	b := l.start("b", seedsOf(a.addr()))
@@ -294,6 +296,7 @@ func TestMarkDeadIsFinal(t *testing.T) {
 }
 
 func TestAHealedPartitionIsOneClusterAgain(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes several seconds")
 	}
@@ -315,6 +318,7 @@ func TestAHealedPartitionIsOneClusterAgain(t *testing.T) {
 }
 
 func TestAStallIsNoDeath(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	a := l.start("a", nil)
 	b := l.start("b", seedsOf(a.addr()))
