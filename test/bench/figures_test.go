@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -228,5 +229,23 @@ func TestWhereMachineKeepsItsOneByte(t *testing.T) {
 		if _, err := m.ParseResult(bad); err == nil {
 			t.Errorf("%v is accepted", bad)
 		}
+	}
+}
+
+// Half the time in front of a handler that takes as long as both together.
+func TestRatiosOfMiddlewareWithoutTheHandler(t *testing.T) {
+	var r report
+	us := func(contender string, us float64) row {
+		return row{Contender: contender, Path: middlewarePath, Callers: 1, PerSecond: 1e6 / us}
+	}
+	r.add(1, []row{us("peerlimit", 4), us("go-limiter", 5), us("bare", 3)})
+	r.finish([]string{"peerlimit", "go-limiter", "bare"}, []string{middlewarePath})
+	got := map[string]float64{}
+	for _, one := range r.Ratios {
+		got[one.Path+" "+one.Over] = one.Median
+	}
+	want := map[string]float64{"middleware go-limiter": 1.25, "middleware less bare go-limiter": 2, "middleware bare": 0.75}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

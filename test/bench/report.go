@@ -129,6 +129,14 @@ func (r *report) finish(contenders, paths []string) {
 				one.Contender, one.Over, one.Path, one.Callers = ours, theirs.Contender, theirs.Path, theirs.Callers
 				r.Ratios = append(r.Ratios, one)
 			}
+			if theirs.Path != middlewarePath {
+				continue
+			}
+			handler := r.byRound[rowKey{bare{}.name(), middlewarePath, theirs.Callers}]
+			if one, ok := compared(without(handler, r.byRound[mine]), without(handler, r.byRound[theirs.key()])); ok {
+				one.Contender, one.Over, one.Path, one.Callers = ours, theirs.Contender, middlewarePath+" less bare", theirs.Callers
+				r.Ratios = append(r.Ratios, one)
+			}
 		}
 	}
 }
@@ -183,6 +191,18 @@ func compared(mine, theirs map[int]row) (ratio, bool) {
 	}
 	slices.Sort(all)
 	return ratio{Median: rounded(median(all)), Lowest: rounded(all[0]), Highest: rounded(all[len(all)-1])}, true
+}
+
+// without takes the time of the handler from that of the middleware in front of
+// it, round by round.
+func without(handler, middleware map[int]row) map[int]row {
+	net := make(map[int]row)
+	for round, one := range middleware {
+		if h, ok := handler[round]; ok && h.PerSecond > one.PerSecond {
+			net[round] = row{PerSecond: 1 / (1/one.PerSecond - 1/h.PerSecond)}
+		}
+	}
+	return net
 }
 
 // median of sorted values; of two in the middle their mean.
