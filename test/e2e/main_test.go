@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	testflag "flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,6 +39,7 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e: build cmd/node:", err)
 		return 1
 	}
+	_ = testflag.Set("test.parallel", "3") // in place of its default: they mostly wait
 	code := m.Run()
 	processes.close()
 	if left := processes.left(); len(left) > 0 {

@@ -3,6 +3,7 @@ package membership
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 // memberlist does not wait for its goroutines on Shutdown: a probe under way
 // ends with its interval, at most awarenessMax × probeInterval.
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "4") // in place of its default: they mostly wait
 	code := m.Run()
 	var err error
 	for range 10 {
