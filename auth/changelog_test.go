@@ -73,6 +73,7 @@ func TestChangelogIsNeverChangedInPlace(t *testing.T) {
 // Whatever happens to the record, a reader that was told nothing is missing has heard of every change since its last
 // reading.
 func TestReaderMissesNothing(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var s changelog
 		v := newView()

@@ -98,6 +98,7 @@ func TestRevocationOverACluster(t *testing.T) {
 }
 
 func TestRevocationNamesTheMemberThatIsGone(t *testing.T) {
+	t.Parallel()
 	c, keys := startKeys(t, 3)
 	ctx := context.Background()
 	issued, err := keys[0].Create(ctx, auth.Spec{Project: "p"})

@@ -273,6 +273,7 @@ func runModel(seed uint64) error {
 // A deleted key stays deleted through leave and hand-over, and no key ever
 // holds an older value, in 1,000 seeded runs.
 func TestDeletedStaysDeleted(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(1000) {
 		synctest.Test(t, func(t *testing.T) {
 			if err := runModel(seed); err != nil {

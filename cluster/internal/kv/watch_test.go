@@ -27,6 +27,7 @@ func quick(c *Config) {
 
 // An olric that doesn't answer is started anew, and what it held is there again.
 func TestWatchdog(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	var log syncBuffer
 	n.logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -152,6 +153,7 @@ func TestAbruptLoss(t *testing.T) {
 // A deleted key stays deleted while its holders leave, one after the other, and
 // loads that began before end late.
 func TestDeleteThroughLeave(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	ctx := context.Background()
 	const count = 300
@@ -252,6 +254,7 @@ func TestLeftMemberOutlivesOthers(t *testing.T) {
 // One olric that takes streams and says nothing holds nobody up for longer than
 // a call may take.
 func TestSilentPeer(t *testing.T) {
+	t.Parallel()
 	n := newTestNet(t)
 	a, b := n.start(nil), n.start(nil)
 	n.whole()

@@ -108,6 +108,7 @@ func TestDNSNameWithManyAddresses(t *testing.T) {
 }
 
 func TestASeedThatAppearsLater(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	ports := freePorts(t, 1)
 	seed := fmt.Sprintf("127.0.0.1:%d", ports[0])
@@ -120,6 +121,7 @@ func TestASeedThatAppearsLater(t *testing.T) {
 }
 
 func TestAnotherSecretIsRefused(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	seed := l.start("seed", func(c *Config) { c.Secrets = [][]byte{[]byte("right")} })
 	for name, secrets := range map[string][][]byte{"wrong": {[]byte("wrong")}, "none": nil} {

@@ -86,6 +86,7 @@ func TestShutdownClosesWhatIsOpen(t *testing.T) {
 }
 
 func TestGarbageOnTheGossipPortIsSurvived(t *testing.T) {
+	t.Parallel()
 	l := newLAN(t)
 	secret := func(c *Config) { c.Secrets = [][]byte{[]byte("s")} }
 	a := l.start("a", secret)
