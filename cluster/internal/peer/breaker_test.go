@@ -204,6 +204,7 @@ func TestResetBreaker(t *testing.T) {
 		a := v.add(1, nil)
 		v.add(2, nil)
 		v.introduce()
+		synctest.Wait() // a connection that is made closes the breaker
 		openBreaker(a, 2)
 		if a.BreakerState(2) != BreakerOpen || a.Stats().Peers[0].Breaker != BreakerOpen {
 			t.Fatal("not open")
