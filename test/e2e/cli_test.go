@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 )
 
 // run runs a command of the binary to its end.
@@ -181,4 +186,41 @@ func TestDemoLeavesNoProcesses(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// The arguments of the manifest for standalone nodes are ones that the program
+// takes.
+func TestTheProgramTakesTheManifestsArguments(t *testing.T) {
+	file, err := os.Open(filepath.Join(root(t), "cmd/node/deploy/kubernetes/standalone.yaml"))
+	require.NoError(t, err)
+	defer file.Close()
+	var args []string
+	for documents := yaml.NewDecoder(file); ; {
+		var workload struct {
+			Spec struct {
+				Template struct {
+					Spec struct{ Containers []struct{ Args []string } }
+				}
+			}
+		}
+		if err := documents.Decode(&workload); errors.Is(err, io.EOF) {
+			break
+		} else {
+			require.NoError(t, err)
+		}
+		for _, c := range workload.Spec.Template.Spec.Containers {
+			args = append(args, c.Args...)
+		}
+	}
+	require.NotEmpty(t, args)
+	secret := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("a-secret-of-more-than-sixteen\n"), 0o600))
+	for i, arg := range args {
+		arg = regexp.MustCompile(`/etc/peerlimit/\S+`).ReplaceAllString(arg, secret)
+		args[i] = strings.NewReplacer("$(POD_NAME)", "peerlimit-0", "$(POD_IP)", "192.0.2.1").Replace(arg)
+	}
+	code, stdout, stderr := runNode(t, append(args, "--print-config")...)
+	require.Zero(t, code, stderr)
+	assert.Contains(t, stdout, "bind: :7946 # --bind")
+	assert.NotContains(t, stdout, "$(")
 }

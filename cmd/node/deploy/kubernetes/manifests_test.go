@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -206,21 +205,6 @@ func TestPodsMayLittleAndHaveTimeToLeave(t *testing.T) {
 		assert.Equal(t, c.StartupProbe, c.ReadinessProbe, file)
 		assert.NotEqual(t, c.ReadinessProbe.HTTPGet.Path, c.LivenessProbe.HTTPGet.Path, "%s: what is not ready is not dead", file)
 	}
-}
-
-// The arguments are tried on the program, with files of this machine.
-func TestTheProgramTakesTheArguments(t *testing.T) {
-	secret := filepath.Join(t.TempDir(), "secret")
-	require.NoError(t, os.WriteFile(secret, []byte("a-secret-of-more-than-sixteen\n"), 0o600))
-	args := []string{"run", "github.com/peerlimit/peerlimit/cmd/node"}
-	for _, arg := range workload(t, "standalone.yaml").Containers[0].Args {
-		arg = regexp.MustCompile(`/etc/peerlimit/\S+`).ReplaceAllString(arg, secret)
-		args = append(args, strings.NewReplacer("$(POD_NAME)", "peerlimit-0", "$(POD_IP)", "192.0.2.1").Replace(arg))
-	}
-	out, err := exec.Command("go", append(args, "--print-config")...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	assert.Contains(t, string(out), "bind: :7946 # --bind")
-	assert.NotContains(t, string(out), "$(")
 }
 
 // The example of embedding sets variables that cluster.ConfigFromEnv reads.
