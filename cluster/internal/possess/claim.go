@@ -174,7 +174,9 @@ func (m *Machine) askAround(slot uint16) {
 		p := m.pair(a.to)
 		switch {
 		case a.first == 0 && m.unheard(p):
-			a.first, a.again = p.heard, p.heard // it has been silent for long enough as it is
+			// It has been silent for long enough as it is, unless it has had
+			// no reason to speak.
+			a.first, a.again = p.heard, m.now
 		case a.first == 0:
 			a.first = m.now
 		case a.again == 0:

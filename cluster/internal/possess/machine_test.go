@@ -467,8 +467,6 @@ func TestARenamedBackup(t *testing.T) {
 	l.Held(func(_ uint16, _ uint64, p bool) { protected = p })
 	require.False(t, protected)
 	l.ack(3, 6)
-	l.take()
-	l.pass(20 * ms)
 	l.beats(3, 6)
 	require.True(t, l.serves(0))
 	l.Held(func(_ uint16, _ uint64, p bool) { protected = p })
