@@ -166,7 +166,7 @@ func (m *Machine) askAround(slot uint16) {
 		a := &c.asks[i]
 		wait := every
 		if a.first != 0 && a.again == 0 && c.kind != ClaimFound {
-			wait = m.cfg.Trip
+			wait = m.cfg.Suspect - m.cfg.Trip
 		}
 		if a.sent != 0 && m.now-a.sent < wait || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
 			continue

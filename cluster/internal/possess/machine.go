@@ -139,6 +139,7 @@ type Machine struct {
 	busy   []*pair // those of peers that something waits for or is under way to
 
 	lastTick, lastCopy, lastScan int64
+	lastGap                      int64    // when the last pause of this member ended
 	lastBeat                     int64    // its number
 	rests                        int64    // until when there may be no tick
 	scanned                      int64    // when all slots were looked over; 0: to be done

@@ -34,12 +34,18 @@ func (m *Machine) Tick(now int64) {
 func (m *Machine) due(last, every int64) bool { return m.now-last >= every-every/8 }
 
 // afterGap starts the timers of silence again: what others said while this
-// member was not running waits to be read. Beat + Suspect is enough for that.
+// member was not running waits to be read. Beat + Suspect is enough for that; but
+// where there is one gap after another the machine has too much to do, members
+// are late everywhere, and taking over from them would make it more.
 func (m *Machine) afterGap(now int64) {
 	enough := m.cfg.Beat + m.cfg.Suspect
+	if m.lastGap != 0 && now-m.lastGap < m.cfg.Steady {
+		enough = m.cfg.Grant
+	}
+	m.lastGap = now
 	for _, p := range m.peers {
 		p.heard = now
-		p.acked = max(p.acked, now-(m.cfg.Replace-enough))
+		p.acked = max(p.acked, now-max(m.cfg.Replace-enough, 0))
 		p.promised = max(p.promised, now+enough)
 	}
 	m.scanned = 0
