@@ -14,7 +14,7 @@ type claim struct {
 type ask struct {
 	to       ID
 	first    int64 // when it was first asked since it answered
-	again    int64 // … and when for the second time; 0: not yet
+	again    int64 // … and when for the second time, or the first where it had been silent before; 0: not yet
 	sent     int64 // … and last
 	answered int64 // the instant at which the question was sent that it answered; 0: none
 	ok       bool  // nothing speaks against it
@@ -165,8 +165,8 @@ func (m *Machine) askAround(slot uint16) {
 	for i := range c.asks {
 		a := &c.asks[i]
 		wait := every
-		if a.first != 0 && a.again == 0 && c.kind != ClaimFound {
-			wait = m.cfg.Suspect - m.cfg.Trip
+		if a.first != 0 && a.again == 0 && m.paused() {
+			wait = m.cfg.Trip
 		}
 		if a.sent != 0 && m.now-a.sent < wait || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
 			continue
@@ -179,7 +179,7 @@ func (m *Machine) askAround(slot uint16) {
 			a.first, a.again = p.heard, m.now
 		case a.first == 0:
 			a.first = m.now
-		case a.again == 0:
+		case a.again == 0 && m.paused():
 			a.again = m.now
 		}
 		a.sent = m.now
@@ -339,8 +339,9 @@ func (m *Machine) onAnswer(p *pair, ans *Answer) {
 }
 
 // tally counts the answers to a claim about a slot of lost's: fresh and in
-// favour, fresh and against, none. Who was asked a moment ago is not silent yet,
-// nor who was asked once, for one question or its answer may be lost: pending.
+// favour, fresh and against, none. Who was asked a moment ago is not silent yet:
+// pending. After a pause of this member it takes two questions, for one may be
+// lost.
 func (m *Machine) tally(c *claim, lost ID) (ok, not, silent, pending int) {
 	for _, a := range c.asks {
 		switch {
@@ -351,7 +352,7 @@ func (m *Machine) tally(c *claim, lost ID) (ok, not, silent, pending int) {
 			} else {
 				not++
 			}
-		case a.first == 0 || m.now-a.first < m.cfg.Suspect || a.again == 0 || m.now-a.again < m.cfg.Trip:
+		case a.first == 0 || m.now-a.first < m.cfg.Suspect || m.now-a.again < m.cfg.Trip || a.again == 0 && m.paused():
 			pending++
 		default:
 			silent++

@@ -20,8 +20,8 @@ type Config struct {
 	Prompt    int64 // who answers within that may be given a slot: 25 ms
 	CopyEvery int64 // how often changes are sent that nobody waits for: 20 ms
 	Scan      int64 // how often all slots are looked over: 20 ms
-	Reask     int64 // how often an unanswered question is asked again, but for the second time: 40 ms
-	Trip      int64 // what a question and its answer take at most; so long before Suspect it is asked for the second time: 16 ms
+	Reask     int64 // how often an unanswered question is asked again: 40 ms
+	Trip      int64 // what a question and its answer take at most: 16 ms
 	Fresh     int64 // how old an answer may be, less than Grant by a trip: 130 ms
 
 	// Phase is what has to be added to the clock for the instants at which beats

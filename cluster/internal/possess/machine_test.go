@@ -244,9 +244,9 @@ func TestAPauseOfTheBackup(t *testing.T) {
 	l.answerAsks(3)
 	require.True(t, l.Holds(0, 5) || l.slots[0].role == roleCopy)
 	woke := l.now
-	for l.now < woke+79*ms {
+	for l.now < woke+149*ms {
 		l.take()
-		l.pass(min(5*ms, woke+79*ms-l.now))
+		l.pass(min(5*ms, woke+149*ms-l.now))
 		l.answerAsks(3)
 		require.False(t, l.Holds(0, 6), "it took over %d ms after it woke", (l.now-woke)/ms)
 	}

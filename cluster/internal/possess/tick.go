@@ -33,20 +33,14 @@ func (m *Machine) Tick(now int64) {
 // tick that comes a little early must do, or it is done a whole tick too late.
 func (m *Machine) due(last, every int64) bool { return m.now-last >= every-every/8 }
 
-// afterGap starts the timers of silence again: what others said while this
-// member was not running waits to be read. Beat + Suspect is enough for that; but
-// where there is one gap after another the machine has too much to do, members
-// are late everywhere, and taking over from them would make it more.
+// afterGap starts all timers of silence again: what others said while this
+// member was not running waits to be read.
 func (m *Machine) afterGap(now int64) {
-	enough := m.cfg.Beat + m.cfg.Suspect
-	if m.lastGap != 0 && now-m.lastGap < m.cfg.Steady {
-		enough = m.cfg.Grant
-	}
 	m.lastGap = now
 	for _, p := range m.peers {
 		p.heard = now
-		p.acked = max(p.acked, now-max(m.cfg.Replace-enough, 0))
-		p.promised = max(p.promised, now+enough)
+		p.acked = now
+		p.promised = max(p.promised, now+m.cfg.Grant)
 	}
 	m.scanned = 0
 	for s := range m.slots {
@@ -64,3 +58,8 @@ func (m *Machine) afterGap(now int64) {
 		}
 	}
 }
+
+// paused reports whether this member stood still a moment ago. What it knows may
+// be old then, and who has taken over from it, or gone on alone, has no reason to
+// speak to it.
+func (m *Machine) paused() bool { return m.lastGap != 0 && m.now-m.lastGap < m.cfg.Steady }
