@@ -16,7 +16,6 @@ import (
 // An owner that has an entry answers without asking the backup, once members
 // have not changed for a while; one that has none asks.
 func TestSettledOwner(t *testing.T) {
-	t.Parallel()
 	n := newTestNet(t)
 	ctx := context.Background()
 	soon := func(c *Config) {
