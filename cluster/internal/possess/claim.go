@@ -192,10 +192,13 @@ func (m *Machine) ask(p *pair, slot uint16, kind Claim) {
 	m.telling = true
 }
 
-func (m *Machine) announce(to ID, slot uint16) {
+// announce tells a member what is known of a slot here.
+func (m *Machine) announce(to ID, slot uint16) { m.say(to, m.known(slot)) }
+
+func (m *Machine) say(to ID, k Known) {
 	if to != 0 && to != m.cfg.Self && !m.dead(to) {
 		p := m.pair(to)
-		p.announcements = append(p.announcements, m.known(slot))
+		p.announcements = append(p.announcements, k)
 		m.telling = true
 	}
 }

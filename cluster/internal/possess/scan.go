@@ -228,12 +228,9 @@ func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool) {
 // this member falls silent before the backup has heard of it, the backup has
 // somebody more to ask.
 func (m *Machine) foretell(slot uint16, st *slotState, next *pair) {
-	if st.backup == 0 || st.backup == next.id || m.now-next.met > m.cfg.Steady {
-		return
+	if st.backup != next.id && m.now-next.met <= m.cfg.Steady {
+		m.say(st.backup, Known{Slot: slot, Epoch: st.epoch, View: st.view, Holder: m.cfg.Self, Backup: next.id, Stand: StandCopy})
 	}
-	b := m.pair(st.backup)
-	b.announcements = append(b.announcements, Known{Slot: slot, Epoch: st.epoch, View: st.view, Holder: m.cfg.Self, Backup: next.id, Stand: StandCopy})
-	m.telling = true
 }
 
 // foretold takes note of what a holder foretells.
