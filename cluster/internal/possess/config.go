@@ -32,7 +32,8 @@ type Config struct {
 	// MinMembers is the number of members, this one included, below which
 	// it refuses to serve. At least 1.
 	MinMembers int
-	// MoveSlots is how many slots are moved to one member at a time.
+	// MoveSlots is how many slots are moved to one member in a scan, and four times
+	// as many of those that have no backup: 256.
 	MoveSlots int
 	// SyncBytes is about the size of a message with entries.
 	SyncBytes int

@@ -138,7 +138,8 @@ func (m *Machine) scanHeld(slot uint16, st *slotState) {
 	switch {
 	case st.cover == m.cfg.Self && st.backup == 0: // alone
 		if st.follower == 0 {
-			m.follow(slot, st, m.firstOther(order), false)
+			to := m.firstOther(order)
+			m.follow(slot, st, to, to == order[0])
 		} else {
 			m.queueItem(m.pair(st.follower), slot, toOther)
 		}
@@ -206,8 +207,11 @@ func (m *Machine) follow(slot uint16, st *slotState, id ID, toHolder bool) {
 	if id == 0 {
 		return
 	}
-	p := m.pair(id)
-	if p.moving >= m.cfg.MoveSlots {
+	p, most := m.pair(id), m.cfg.MoveSlots
+	if st.backup == 0 {
+		most *= 4 // nobody else has the slot: that is more urgent than that calls wait less
+	}
+	if p.moving >= most {
 		return
 	}
 	p.moving++
