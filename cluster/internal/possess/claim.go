@@ -171,6 +171,9 @@ func (m *Machine) askAround(slot uint16) {
 		if a.sent != 0 && m.now-a.sent < wait || a.answered != 0 && m.now-a.answered < m.cfg.Fresh-every {
 			continue
 		}
+		if a.answered == 0 && m.tooNew(a.to, c, m.lostOf(slot)) {
+			continue // it has enough to do
+		}
 		p := m.pair(a.to)
 		switch {
 		case a.first == 0 && m.unheard(p):
@@ -188,6 +191,9 @@ func (m *Machine) askAround(slot uint16) {
 }
 
 func (m *Machine) ask(p *pair, slot uint16, kind Claim) {
+	if p.gone {
+		return
+	}
 	p.asks = append(p.asks, m.askItem(slot, kind))
 	m.telling = true
 }
@@ -369,14 +375,26 @@ func (m *Machine) tally(c *claim, lost ID) (ok, not, silent, pending int) {
 // lost is dead for certain. It is most likely the same again, and busy starting:
 // nobody waits for its answer.
 func (m *Machine) tooNew(id ID, c *claim, lost ID) bool {
-	p, l := m.pairs[id], m.pairs[lost]
+	p, l := m.lookup(id), m.lookup(lost)
 	return p != nil && p.met > c.from && l != nil && l.gone
+}
+
+// lostOf returns whose silence the claim about a slot is about: the holder's or the
+// backup's.
+func (m *Machine) lostOf(slot uint16) ID {
+	switch st := &m.slots[slot]; st.claim.kind {
+	case ClaimTake:
+		return st.holder
+	case ClaimRename:
+		return st.backup
+	}
+	return 0
 }
 
 // cutOff reports whether none of those asked has been heard of late.
 func (m *Machine) cutOff(c *claim) bool {
 	return !slices.ContainsFunc(c.asks, func(a ask) bool {
-		p := m.pairs[a.to]
+		p := m.lookup(a.to)
 		return p != nil && !m.deadPair(p) && !m.unheard(p)
 	})
 }

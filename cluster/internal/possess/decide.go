@@ -64,7 +64,7 @@ func (m *Machine) decideRename(slot uint16, st *slotState) {
 			return
 		}
 	}
-	switch b := m.pairs[st.backup]; {
+	switch b := m.lookup(st.backup); {
 	case b == nil || m.deadPair(b):
 	case !m.silent(b): // it is back
 		st.claim = nil
@@ -125,7 +125,9 @@ func (m *Machine) reign(slot uint16, st *slotState) {
 	m.chooseBackup(slot, st)
 	if c != nil {
 		for _, a := range c.asks {
-			m.announce(a.to, slot)
+			if a.to != st.backup { // which hears it with its copy
+				m.announce(a.to, slot)
+			}
 		}
 	}
 }

@@ -192,6 +192,7 @@ func (m *Machine) SetView(now int64, v View) {
 		}
 	}
 	for _, p := range slices.Clone(m.peers) {
+		p.viewedAt = -1
 		if !m.alive[p.id] && m.idle(p) {
 			m.forgetPair(p)
 		}
@@ -229,7 +230,7 @@ func (m *Machine) Drain(now int64) {
 // answers at its address, or its process is known to have ended.
 func (m *Machine) Gone(now int64, id ID) {
 	m.enter(now)
-	if p := m.pairs[id]; p != nil && !p.gone {
+	if p := m.lookup(id); p != nil && !p.gone {
 		p.gone = true
 		m.dropFlight(p)
 		m.runClaims() // of which some wait for no more than this
@@ -402,7 +403,7 @@ func (m *Machine) reorder() {
 		order, n := &m.orders[s], 0
 		first := order[0]
 		for _, id := range m.listed[s] {
-			if p := m.pairs[id]; id != 0 && (m.leavers == 0 || (p == nil || !p.draining) && (id != m.cfg.Self || !m.draining)) {
+			if p := m.lookup(id); id != 0 && (m.leavers == 0 || (p == nil || !p.draining) && (id != m.cfg.Self || !m.draining)) {
 				order[n] = id
 				n++
 			}

@@ -14,9 +14,12 @@ type pair struct {
 	stamp int64 // the latest instant of its clock seen
 	gone  bool  // dead for certain
 
-	draining bool  // it is leaving
-	silentAt int64 // when it was last found silent; 0: never
-	met      int64 // since when it is known
+	draining bool    // it is leaving
+	silentAt int64   // when it was last found silent; 0: never
+	met      int64   // since when it is known
+	fallen   [2]bool // lost as a backup, silent as a holder, in the last scan
+	viewDead bool    // the view's word on it, at viewedAt
+	viewedAt int64
 
 	// It as a backup of this member.
 	term     uint64 // its grant's, as known here; 0: not yet
@@ -45,12 +48,28 @@ type pair struct {
 	lastAck  *SyncAck
 }
 
+// fewPeers is up to how many peers looking for one is faster without a map.
+const fewPeers = 8
+
+// lookup returns what is kept of id, nil where that is nothing.
+func (m *Machine) lookup(id ID) *pair {
+	if len(m.peers) > fewPeers {
+		return m.pairs[id]
+	}
+	for _, p := range m.peers {
+		if p.id == id {
+			return p
+		}
+	}
+	return nil
+}
+
 func (m *Machine) pair(id ID) *pair {
-	p := m.pairs[id]
+	p := m.lookup(id)
 	if p == nil {
 		// Terms and numbers start from the clock, so that they rise even where a pair was
 		// forgotten and is met again.
-		p = &pair{id: id, met: m.now, heard: m.now, acked: m.now, seq: uint64(m.now), myTerm: uint64(m.now), grant: new(store.Grant)}
+		p = &pair{id: id, viewedAt: -1, met: m.now, heard: m.now, acked: m.now, seq: uint64(m.now), myTerm: uint64(m.now), grant: new(store.Grant)}
 		m.pairs[id] = p
 		m.peers = insert(m.peers, p)
 	}
@@ -91,7 +110,7 @@ func (m *Machine) dead(id ID) bool {
 	if id == m.cfg.Self {
 		return false
 	}
-	if p := m.pairs[id]; p != nil {
+	if p := m.lookup(id); p != nil {
 		return m.deadPair(p)
 	}
 	return m.deadInView(id)
@@ -105,7 +124,10 @@ func (m *Machine) deadPair(p *pair) bool {
 	if m.now-p.heard < m.cfg.Grant {
 		return false // who was just heard lives, whatever the view says
 	}
-	return m.deadInView(p.id)
+	if p.viewedAt != m.now {
+		p.viewDead, p.viewedAt = m.deadInView(p.id), m.now
+	}
+	return p.viewDead
 }
 
 func (m *Machine) deadInView(id ID) bool { return m.started && !m.alive[id] && m.view.Dead(id) }
@@ -150,7 +172,7 @@ func (m *Machine) unheard(p *pair) bool { return m.now-p.heard > m.cfg.Suspect+m
 // lost reports whether p can't be relied on to answer: dead, or not heard of
 // for a while although it is asked things.
 func (m *Machine) lost(id ID) bool {
-	p := m.pairs[id]
+	p := m.lookup(id)
 	return p == nil || m.lostPair(p)
 }
 
@@ -172,7 +194,7 @@ func (m *Machine) onBeat(p *pair, b *Beat) {
 // long enough to be replaced by the time that others have been asked. Asking
 // about each of its slots costs more than waiting for one that will be back.
 func (m *Machine) replaceable(id ID) bool {
-	p := m.pairs[id]
+	p := m.lookup(id)
 	return p == nil || m.deadPair(p) || m.now-p.acked >= m.cfg.Replace-m.cfg.Beat
 }
 

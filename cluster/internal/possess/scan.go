@@ -7,18 +7,21 @@ import (
 )
 
 // scan looks slots over: who should hold and back them, and what has fallen
-// silent. That is those that are restless, all where somebody that matters is
-// silent, and all now and then: what is settled changes only with the view, by a
-// message, or with time.
+// silent. That is those that are restless, all when somebody that matters falls
+// silent or is back, and all now and then: what is settled changes only with the
+// view, by a message, or with time.
 func (m *Machine) scan() {
+	stirred := false
 	for _, p := range m.peers {
-		if m.lostPair(p) {
+		lost := m.lostPair(p)
+		if lost {
 			p.silentAt = m.now
 		}
-		p.moving = 0
+		fallen := [...]bool{p.backs > 0 && lost, p.copies > 0 && m.silentHolder(p)}
+		stirred = stirred || fallen != p.fallen
+		p.fallen, p.moving = fallen, 0
 	}
-	stirred := m.stirred()
-	if all := stirred || m.scanned == 0 || m.now-m.scanned >= scanAllEvery; all {
+	if stirred || m.scanned == 0 || m.now-m.scanned >= scanAllEvery {
 		m.scanned = m.now
 		m.count()
 		if !stirred && len(m.claims) == 0 {
@@ -34,11 +37,9 @@ func (m *Machine) scan() {
 		}
 	})
 	m.eachRestless(func(slot uint16, st *slotState) {
-		if m.settled(slot, st) {
+		if m.settled(slot, st) && !m.onLost(st) {
 			m.rest(slot)
-			if !stirred || !m.onLost(st) {
-				return
-			}
+			return
 		}
 		switch st.role {
 		case roleHolder:
@@ -88,16 +89,6 @@ func (m *Machine) count() {
 			}
 		}
 	}
-}
-
-// stirred reports whether somebody that a settled slot depends on is silent.
-func (m *Machine) stirred() bool {
-	for _, p := range m.peers {
-		if p.backs > 0 && m.lostPair(p) || p.copies > 0 && m.silentHolder(p) {
-			return true
-		}
-	}
-	return false
 }
 
 // silentHolder reports whether p, a holder, is dead or has sent no beat for too

@@ -58,7 +58,12 @@ func (m *Machine) queueBackup(slot uint16) {
 // smallBytes is the size of a Sync below which its loss is assumed early.
 const smallBytes = 16 << 10
 
-// pump sends what waits for p, or what is under way once more.
+// syncItems is how many items a Sync has at most: those that somebody begins to
+// wait for wait for the one under way first.
+const syncItems = 512
+
+// pump sends what waits for p, or what is under way once more. What somebody
+// waits for goes by itself, before the rest.
 func (m *Machine) pump(p *pair) {
 	if p.gone {
 		p.queue, p.urgent = nil, nil
@@ -74,31 +79,39 @@ func (m *Machine) pump(p *pair) {
 		}
 		return
 	}
-	if len(p.queue) == 0 {
+	f := m.load(p, &p.urgent) // these are in queue as well, where they will be found done
+	if f == nil {
+		f = m.load(p, &p.queue)
+	}
+	if f == nil {
 		return
 	}
-	f := &flight{msg: &Sync{}, encoded: m.now}
-	size := 0
-	for len(p.queue) > 0 && size < m.cfg.SyncBytes {
-		from := &p.queue
-		if len(p.urgent) > 0 {
-			from = &p.urgent // it is in queue as well, where it will be found done
-		}
-		w := (*from)[0]
-		*from = (*from)[1:]
-		size += m.makeItem(p, w, f, m.cfg.SyncBytes-size)
-	}
-	if len(p.queue) == 0 {
-		p.queue, p.urgent = nil, nil
-	}
-	if len(f.items) == 0 {
-		return
-	}
-	f.size = size
 	p.seq++
 	f.msg.Seq = p.seq
 	p.flight = f
 	m.transmit(p, f)
+}
+
+// load makes a flight of the items that wait in from, as many as it takes. nil:
+// there is no reason to send any of them any more.
+func (m *Machine) load(p *pair, from *[]work) *flight {
+	if len(*from) == 0 {
+		return nil
+	}
+	most := min(len(*from), syncItems)
+	f := &flight{msg: &Sync{Items: make([]SyncItem, 0, most)}, items: make([]flying, 0, most), encoded: m.now}
+	for len(*from) > 0 && len(f.items) < most && f.size < m.cfg.SyncBytes {
+		w := (*from)[0]
+		*from = (*from)[1:]
+		f.size += m.makeItem(p, w, f, m.cfg.SyncBytes-f.size)
+	}
+	if len(*from) == 0 {
+		*from = nil
+	}
+	if len(f.items) == 0 {
+		return nil
+	}
+	return f
 }
 
 func (m *Machine) transmit(p *pair, f *flight) {
