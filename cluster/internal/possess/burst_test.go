@@ -125,6 +125,10 @@ func TestFallingSilentStirsOnce(t *testing.T) {
 	l := newLab(t, 1, 2)
 	l.hold()
 	l.drop(1, &l.slots[1])
+	l.SetView(l.now, View{
+		Order: func(slot uint16) [4]ID { return [...][4]ID{{1, 2, 3}, {2, 1, 3}}[slot] },
+		Alive: []ID{1, 2, 3}, Dead: func(ID) bool { return false },
+	})
 	l.Receive(l.now, 2, &Sync{Seq: uint64(l.now), Sent: 1, Term: l.pair(2).myTerm, Items: []SyncItem{
 		{Slot: 1, As: AsBackup, Epoch: 10, View: 1, Fresh: true, Complete: true},
 	}})
