@@ -8,6 +8,7 @@ package near
 
 import (
 	"hash/maphash"
+	"iter"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -42,7 +43,7 @@ import (
 // there is trust, which the pulse renews as long as others are heard; once it has
 // run out, everything is dropped before anything is used again.
 type Cache struct {
-	kept  *otter.Cache[string, *entry] // nil: nothing is kept
+	kept  keeper // nil: nothing is kept
 	seed  maphash.Seed
 	trust *Trust
 
@@ -69,6 +70,20 @@ func (t *Trust) Until(end time.Time) { t.until.Store(int64(end.Sub(t.base))) }
 func (t *Trust) End() { t.until.Store(math.MinInt64) }
 
 func (t *Trust) now() int64 { return int64(time.Since(t.base)) }
+
+// keeper is an otter.Cache. As an interface, because a package that has a struct
+// with the type itself compiles all of it anew.
+type keeper interface {
+	GetIfPresent(key string) (*entry, bool)
+	Set(key string, e *entry) (*entry, bool)
+	Invalidate(key string) (*entry, bool)
+	InvalidateAll()
+	Keys() iter.Seq[string]
+	CleanUp()
+	EstimatedSize() int
+	WeightedSize() uint64
+	StopAllGoroutines() bool
+}
 
 const stripeCount = 256
 

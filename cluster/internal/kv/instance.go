@@ -16,6 +16,16 @@ import (
 	"github.com/olric-data/olric/config"
 )
 
+// olricDB and olricClient are what is used of olric's own types. As interfaces,
+// because a package that has a struct with those types compiles anew whatever
+// they are made of and has type parameters: 1 to 2 s in each that has a Node.
+type olricDB interface{ Shutdown(context.Context) error }
+
+type olricClient interface {
+	NewDMap(name string, options ...olric.DMapOption) (olric.DMap, error)
+	Members(context.Context) ([]olric.Member, error)
+}
+
 // instance is one life of olric on this member. It has a name of its own, so
 // that the others never take it for the one before it: a member that comes back
 // under its old name makes olric's coordinator wait for it once a partition.
@@ -23,8 +33,8 @@ type instance struct {
 	name     string // host:port of its server, its name in olric
 	password string // of its server, known to this process only
 	engine   *engine
-	db       *olric.Olric
-	client   *olric.EmbeddedClient
+	db       olricDB
+	client   olricClient
 	dmap     olric.DMap
 	gossip   *memberlist.NetTransport
 	born     time.Time
@@ -120,7 +130,8 @@ func (s *Store) startInstance(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.db, err = olric.New(oc); err != nil {
+	db, err := olric.New(oc)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("kv: olric: %w", err), closeTransport(in.gossip))
 	}
 	// Only now: olric turns -1 into 0 and 0 into 3 each time it looks at it,
@@ -131,9 +142,9 @@ func (s *Store) startInstance(ctx context.Context) (*instance, error) {
 
 	s.goroutines.Go(func() {
 		defer close(in.served)
-		in.err = in.db.Start()
+		in.err = db.Start()
 	})
-	in.client = in.db.NewEmbeddedClient()
+	in.db, in.client = db, db.NewEmbeddedClient()
 	s.instance.Store(in) // the coordinator must reach its server for it to start
 	if err := in.await(ctx, s.timings.start); err != nil {
 		s.instance.Store(nil)
@@ -173,7 +184,7 @@ func (in *instance) await(parent context.Context, limit time.Duration) error {
 }
 
 // newDMap calls olric, which panics where it is asked in the wrong moment.
-func newDMap(c *olric.EmbeddedClient) (dm olric.DMap, err error) {
+func newDMap(c olricClient) (dm olric.DMap, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("kv: olric panicked: %v", p)

@@ -52,13 +52,24 @@ func NewBoot() uint64 {
 	}
 }
 
+// gossiper is what is used of memberlist's own type. As an interface, because a
+// package that has a struct with that type compiles anew whatever it is made of
+// and has type parameters.
+type gossiper interface {
+	Join(addresses []string) (int, error)
+	UpdateNode(timeout time.Duration) error
+	SendBestEffort(to *memberlist.Node, message []byte) error
+	Leave(timeout time.Duration) error
+	Shutdown() error
+}
+
 // Membership is a member's view of its cluster. Its methods may be called from
 // several goroutines at a time.
 type Membership struct {
 	cluster   string
 	boot      uint64
 	log       *slog.Logger
-	ml        *memberlist.Memberlist
+	ml        gossiper
 	transport *transport
 	keyring   *memberlist.Keyring // nil without secrets
 	table     *table
