@@ -96,9 +96,12 @@ func TestProcessThatWasStopped(t *testing.T) {
 		return answers.Text()
 	}
 
-	rounds := 5
-	if testing.Short() {
+	rounds := 2
+	switch {
+	case testing.Short():
 		rounds = 1
+	case os.Getenv("PEERLIMIT_SOAK") != "":
+		rounds = 10
 	}
 	for i := range rounds {
 		issued, err := a.Create(t.Context(), auth.Spec{Project: "p"})

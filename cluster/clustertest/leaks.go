@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -9,8 +10,10 @@ import (
 )
 
 // Main runs a package's tests and fails them where a goroutine is left: call it in
-// TestMain.
+// TestMain. Of those that are parallel four run at a time, unless -parallel says
+// otherwise, however few processors there are: tests with members mostly wait.
 func Main(m *testing.M) {
+	_ = flag.Set("test.parallel", "4")
 	code := m.Run()
 	if err := Leaked(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)

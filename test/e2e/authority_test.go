@@ -87,6 +87,7 @@ func (f tlsFiles) write(t testing.TB, of *authority, accepted ...*authority) {
 // serve, and no call fails; who has a certificate of the old one only is refused
 // from then on.
 func TestAuthorityIsReplacedWithoutARestart(t *testing.T) {
+	t.Parallel()
 	first, second := newAuthority(t, "first"), newAuthority(t, "second")
 	files := newTLSFiles(t)
 	files.write(t, first, first)

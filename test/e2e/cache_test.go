@@ -173,7 +173,8 @@ func atOnce(t testing.TB, n int, do func(ctx context.Context, i int) error) {
 
 // Increments are counted once each, whoever joins and leaves meanwhile.
 func TestCountersAreExactThroughJoinAndLeave(t *testing.T) {
-	const callers, each = 4, 2500
+	const callers = 4
+	each := soak(t).of(500, 2500, 2500)
 	cluster := NewCluster(t, 3, MemberOptions{})
 	members := cluster.Members()
 	third := callers * each

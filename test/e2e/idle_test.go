@@ -12,6 +12,7 @@ import (
 // others join and leave. No other test runs beside it: a collector that gets no
 // processor lets memory grow.
 func TestAnIdleMemberIsSmallAndQuiet(t *testing.T) {
+	needSoak(t, soakShort)
 	cluster := NewCluster(t, 1, MemberOptions{Args: []string{"--log-level=info"}})
 	m := cluster.Members()[0]
 	cluster.Add(2)

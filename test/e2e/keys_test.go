@@ -159,6 +159,7 @@ func TestRevokedKeyIsRefusedEverywhereAtOnce(t *testing.T) {
 // A member that stands still while a key is revoked is named by the receipt, and
 // when it goes on it never answers for that key from its cache.
 func TestStoppedMemberNeverServesARevokedKey(t *testing.T) {
+	t.Parallel()
 	cluster := keyCluster(t, 3)
 	members := cluster.Members()
 	stopped := members[2]

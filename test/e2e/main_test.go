@@ -39,7 +39,7 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e: build cmd/node:", err)
 		return 1
 	}
-	_ = testflag.Set("test.parallel", "3") // in place of its default: they mostly wait
+	_ = testflag.Set("test.parallel", "4") // in place of its default: they mostly wait
 	code := m.Run()
 	processes.close()
 	if left := processes.left(); len(left) > 0 {

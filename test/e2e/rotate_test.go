@@ -38,6 +38,7 @@ func hangUp(t testing.TB, members []*Member) {
 // Secrets between members and tokens are rotated while the members serve, and no
 // call fails; who has only the old ones is refused from then on.
 func TestSecretsAndTokensAreRotatedWithoutARestart(t *testing.T) {
+	t.Parallel()
 	const oldToken, newToken = "the-old-token-of-clients", "the-new-token-of-clients"
 	for _, token := range []string{oldToken, newToken} {
 		secrets.add(token)

@@ -19,6 +19,7 @@ import (
 // Whatever strangers send to the port between members, the member stays
 // healthy, and what was refused is counted by its reason.
 func TestStrangersOnThePeerPort(t *testing.T) {
+	t.Parallel()
 	cluster := NewCluster(t, 2, MemberOptions{})
 	m := cluster.Members()[0]
 	load := StartLoad(t, cluster.Members(), LoadOptions{Callers: 2, Pause: time.Millisecond, Body: func(uint64) []byte {

@@ -8,13 +8,6 @@ import (
 // A killed member is the holder of some of the limits, the backup of others and
 // neither to the rest. What was under way when it died may be lost, and what it
 // had not yet told its backups may be given twice: nothing else.
-func TestKilledHolderIsReplaced(t *testing.T) {
-	s := newScene(t, sceneOptions{Members: 3, Counters: halfUsed / 5})
-	s.Kill(s.cluster.Members()[1])
-	s.Rest(time.Second)
-	s.Finish(1)
-}
-
 func TestKilledMembersLoseNothing(t *testing.T) {
 	needSoak(t, soakShort)
 	for _, c := range []struct {
