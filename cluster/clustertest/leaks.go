@@ -10,10 +10,10 @@ import (
 )
 
 // Main runs a package's tests and fails them where a goroutine is left: call it in
-// TestMain. Of those that are parallel four run at a time, unless -parallel says
-// otherwise, however few processors there are: tests with members mostly wait.
+// TestMain. Of those that are parallel four run at a time, two under the race
+// detector, however few processors there are, unless -parallel says otherwise.
 func Main(m *testing.M) {
-	_ = flag.Set("test.parallel", "4")
+	_ = flag.Set("test.parallel", parallel)
 	code := m.Run()
 	if err := Leaked(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
