@@ -116,7 +116,7 @@ func (j *joiner) run(ctx context.Context) {
 				j.warn(err.Error(), "seed not resolved", "error", err)
 			}
 		}
-		candidates := j.candidates(addrs)
+		candidates, trying := j.candidates(addrs)
 		for _, a := range candidates {
 			j.try(a)
 		}
@@ -124,7 +124,7 @@ func (j *joiner) run(ctx context.Context) {
 		switch {
 		case !j.mayServe():
 			pause, wait = wait, min(2*wait, maxFirstRetry)
-		case len(candidates) > 0 || j.trying():
+		case len(candidates) > 0 || trying:
 			wait = max(wait, fastRetry)
 			pause, wait = wait, min(wait+wait/2, slowRetry)
 		default:
@@ -166,8 +166,9 @@ func (j *joiner) poke() {
 }
 
 // candidates picks some of the addresses where a member may be that is not in
-// the list: seeds, lost members and strangers, without this member itself.
-func (j *joiner) candidates(seeds []netip.AddrPort) []netip.AddrPort {
+// the list: seeds, lost members and strangers, without this member itself and
+// those that are being tried. It also tells whether there are such.
+func (j *joiner) candidates(seeds []netip.AddrPort) (out []netip.AddrPort, trying bool) {
 	now := j.now()
 	lost := j.table.list(func(m Member) bool {
 		return m.State == Dead && m.Gossip.IsValid() && now.Sub(m.Since) < retryLostFor
@@ -183,7 +184,6 @@ func (j *joiner) candidates(seeds []netip.AddrPort) []netip.AddrPort {
 	for a := range j.busy {
 		skip[a] = true
 	}
-	var out []netip.AddrPort
 	add := func(a netip.AddrPort) {
 		if !skip[a] && !own(a) {
 			skip[a] = true
@@ -211,7 +211,7 @@ func (j *joiner) candidates(seeds []netip.AddrPort) []netip.AddrPort {
 			break
 		}
 	}
-	return out
+	return out, len(j.busy) > 0
 }
 
 // stranger notes an address at which a member seems to be that doesn't know
@@ -252,13 +252,6 @@ func (j *joiner) try(a netip.AddrPort) {
 		}
 		j.check()
 	})
-}
-
-// trying tells whether an attempt is under way.
-func (j *joiner) trying() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return len(j.busy) > 0
 }
 
 // failed tells why an attempt failed, where the operator can do something.
