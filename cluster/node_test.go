@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -314,46 +312,6 @@ func TestANewLifeReplacesTheFormerOne(t *testing.T) {
 	eventually(t, 1500*time.Millisecond, "the former life is over", func() bool { return together(a, again) })
 	assert.Equal(t, 1, log.lines("member lost", bootText(former.Boot)))
 	assert.Equal(t, 1, log.lines("member joined", bootText(again.Self().Boot)))
-}
-
-func TestFiveAtOnceFormOneCluster(t *testing.T) {
-	rounds := 1
-	if os.Getenv("PEERLIMIT_SOAK") != "" {
-		rounds = 3
-	}
-	for range rounds {
-		var ports []string
-		var held []net.Listener
-		for range 5 {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			held, ports = append(held, l), append(ports, l.Addr().String())
-		}
-		for _, l := range held {
-			require.NoError(t, l.Close())
-		}
-		nodes := make([]*Node, 5)
-		var wg sync.WaitGroup
-		for i := range nodes {
-			wg.Go(func() {
-				n, err := Start(context.Background(), Config{
-					NodeID: fmt.Sprint("n", i), Bind: ports[i], PeerBind: "127.0.0.1:0", KVBind: "127.0.0.1:0",
-					Secret: testSecret, Join: ports,
-				})
-				if assert.NoError(t, err) {
-					nodes[i] = n
-				}
-			})
-		}
-		wg.Wait()
-		require.False(t, t.Failed())
-		eventually(t, 5*time.Second, "one cluster", func() bool { return together(nodes...) })
-		for _, n := range nodes {
-			require.NoError(t, n.AwaitReady(t.Context()))
-			wg.Go(func() { assert.NoError(t, n.kill()) })
-		}
-		wg.Wait()
-	}
 }
 
 func TestSecretsOfARunningCluster(t *testing.T) {

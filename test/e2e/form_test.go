@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,20 +43,25 @@ func TestFiveAtOnceFormOneCluster(t *testing.T) {
 	}
 }
 
-// freePorts returns ports that were free a moment ago, for UDP and TCP.
+// freePorts returns ports that were free a moment ago, for UDP and TCP. They are
+// below those that the system gives to who asks for any, as other tests do.
 func freePorts(t testing.TB, n int) (ports []string) {
 	t.Helper()
 	for len(ports) < n {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer tcp.Close() // only when all are known, so that none comes twice
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		port := fmt.Sprint(10_000 + rand.IntN(20_000))
+		if slices.Contains(ports, port) {
+			continue
+		}
+		tcp, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			continue
 		}
-		defer udp.Close()
-		_, port, err := net.SplitHostPort(tcp.Addr().String())
-		require.NoError(t, err)
+		tcp.Close()
+		udp, err := net.ListenPacket("udp", "127.0.0.1:"+port)
+		if err != nil {
+			continue
+		}
+		udp.Close()
 		ports = append(ports, port)
 	}
 	return ports

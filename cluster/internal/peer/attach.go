@@ -36,9 +36,6 @@ func (t *Transport) attachAccepted(h hello, nc net.Conn, version uint8) {
 func (t *Transport) use(c *conn, how added) {
 	p := c.link.peer
 	if how != notAdded {
-		if !t.security.accepts(c.nc) {
-			c.fail(errWithdrawn)
-		}
 		p.gone.Store(false)
 		p.breaker.connected()
 		if how == addedLate {
@@ -46,6 +43,7 @@ func (t *Transport) use(c *conn, how added) {
 		}
 		t.cfg.Logger.Debug("peer connected", "node", p.name(), "boot", p.boot.String(), "lane", c.link.lane.String())
 		if t.spawn(c.write) && t.spawn(c.read) {
+			c.link.renewIfNeeded() // what it has shown may have been withdrawn while it was made
 			return
 		}
 		c.link.drop(c)

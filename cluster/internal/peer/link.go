@@ -24,8 +24,8 @@ type member struct {
 	calls calls
 }
 
-// connsMost is how many connections of one lane a peer may have. Two are usual when both sides dialed at once; more
-// are left over where the other side saw one die that this side has not.
+// connsMost is how many connections of one lane a peer may have, but for those that are being replaced. Two are usual
+// when both sides dialed at once; more are left over where the other side saw one die that this side has not.
 const connsMost = 4
 
 // phase is what a link without a connection does.
@@ -56,6 +56,8 @@ type link struct {
 	running bool          // the dialer
 	kick    chan struct{} // the dialer should try now
 	removed bool
+
+	renewing bool // see renew.go
 }
 
 func newMember(t *Transport, boot Boot, info Peer) *member {
@@ -180,14 +182,26 @@ func (l *link) add(c *conn) added {
 	l.conns = append(l.conns, c)
 	l.electLocked()
 	if len(l.conns) > connsMost {
-		for _, old := range l.conns {
-			if old != l.cur.Load() {
-				old.fail(refuse(reasonCrowd, errCrowded))
-				break
-			}
-		}
+		l.thinLocked()
 	}
 	return how
+}
+
+// thinLocked ends the oldest connection that is not needed, if there are too many.
+func (l *link) thinLocked() {
+	var oldest *conn
+	kept := 0
+	for _, c := range l.conns {
+		if c.dead() || !l.t.security.accepts(c.nc) {
+			continue // ends by itself
+		}
+		if kept++; oldest == nil && c != l.cur.Load() {
+			oldest = c
+		}
+	}
+	if kept > connsMost {
+		oldest.fail(refuse(reasonCrowd, errCrowded))
+	}
 }
 
 // drop takes an ended connection out, and says whether frames sent by it may be lost.

@@ -21,17 +21,24 @@ const leaveBeats = 3
 func (t *Transport) withdraw() {
 	for _, p := range *t.peers.Load() {
 		for _, l := range p.links {
-			if withdrawn, _ := l.byAcceptance(); len(withdrawn) > 0 {
-				t.spawn(l.renew)
-			}
+			l.renewIfNeeded()
 		}
 	}
 	t.streams.closeIf(func(s *stream) bool { return !t.security.accepts(s.Conn) })
 }
 
-// byAcceptance finds the live connections that are no longer accepted, and says whether there is one that is.
-func (l *link) byAcceptance() (withdrawn []*conn, accepted bool) {
-	for _, c := range l.snapshot() {
+// renewIfNeeded has the connections replaced that are no longer accepted, unless that is under way.
+func (l *link) renewIfNeeded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if withdrawn, _ := l.byAcceptanceLocked(); len(withdrawn) > 0 && !l.renewing {
+		l.renewing = l.t.spawn(l.renew)
+	}
+}
+
+// byAcceptanceLocked finds the live connections that are no longer accepted, and says whether there is one that is.
+func (l *link) byAcceptanceLocked() (withdrawn []*conn, accepted bool) {
+	for _, c := range l.conns {
 		switch {
 		case c.dead():
 		case l.t.security.accepts(c.nc):
@@ -47,25 +54,12 @@ func (l *link) byAcceptance() (withdrawn []*conn, accepted bool) {
 func (l *link) renew() {
 	ctx, cancel := context.WithTimeout(l.peer.ctx, l.t.cfg.HandshakeTimeout)
 	defer cancel()
-	for failures := 0; ; failures++ {
-		withdrawn, accepted := l.byAcceptance()
-		if len(withdrawn) == 0 {
-			return
-		}
-		if accepted {
-			for _, c := range withdrawn {
-				l.leave(c)
-			}
-			return
-		}
+	for failures := 0; l.replaceWithdrawn(ctx.Err() != nil); failures++ {
 		if failures > 0 {
 			select {
 			case <-time.After(backoff(failures)):
 			case <-ctx.Done():
-				for _, c := range withdrawn {
-					c.fail(errWithdrawn)
-				}
-				return
+				continue
 			}
 		}
 		if c, err := l.connect(ctx, l.peer.info.Load().Addr); err == nil {
@@ -74,10 +68,34 @@ func (l *link) renew() {
 	}
 }
 
+// replaceWithdrawn takes leave of the connections that are no longer accepted, if there is one that is, or ends them if
+// it is too late for that. It says whether another has to be made first.
+func (l *link) replaceWithdrawn(late bool) (wanted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	withdrawn, accepted := l.byAcceptanceLocked()
+	for _, c := range withdrawn {
+		switch {
+		case accepted:
+			l.leaveLocked(c)
+		case late:
+			c.fail(errWithdrawn)
+		default:
+			return true
+		}
+	}
+	l.renewing = false
+	return false
+}
+
 // leave takes leave of a connection: what is sent from now on waits for another.
 func (l *link) leave(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.leaveLocked(c)
+}
+
+func (l *link) leaveLocked(c *conn) {
 	switch err := c.add(&Message{Type: typePing, ID: leave}, true); err {
 	case nil:
 	case errConnClosed:

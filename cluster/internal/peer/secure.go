@@ -105,9 +105,10 @@ func (s *security) accepts(nc net.Conn) bool {
 var errWithdrawn = refuse(reasonSecret, errors.New("its secret or certificate is no longer accepted"))
 
 // SetSecrets replaces the secrets: the first is shown from now on, all are accepted. Connections whose other side has
-// shown one no longer among them are made anew, and then closed, in 2 s ([Config.HandshakeTimeout]) at the latest;
-// streams are closed at once. To rotate, add the new secret last on every member, then move it first on every member,
-// then remove the old one: so no frame is lost. A member that began plain or with certificates can't change to secrets.
+// shown one no longer among them are made anew, and then closed, in 2 s ([Config.HandshakeTimeout]) at the latest, as
+// are those that were being made, once they are; streams are closed at once. To rotate, add the new secret last on
+// every member, then move it first on every member, then remove the old one: so no frame is lost. A member that began
+// plain or with certificates can't change to secrets.
 func (t *Transport) SetSecrets(secrets [][]byte) error {
 	if t.security.plain() || t.security.byCertificates {
 		return errors.New("peer: secrets can only be replaced where there were some")
