@@ -495,7 +495,7 @@ func TestClocksOfAConfirmation(t *testing.T) {
 // whoever asks after the call has returned is refused. 1,000 seeds; a failing one is named and can be run alone by
 // AUTH_SEED. Each member has 16 callers, and 64 where PEERLIMIT_SOAK is set.
 func TestRevokeWhileVerifying(t *testing.T) {
-	seeds := 150
+	seeds := 50
 	if os.Getenv("PEERLIMIT_SOAK") != "" {
 		seeds = 1000
 	}

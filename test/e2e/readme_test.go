@@ -94,12 +94,9 @@ func run(ctx context.Context) error {
 `
 	file := filepath.Join(t.TempDir(), "main.go")
 	require.NoError(t, os.WriteFile(file, []byte(program), 0o600))
-	binary := filepath.Join(t.TempDir(), "example")
-	build := exec.Command("go", "build", "-o", binary, file)
-	build.Dir = root(t)
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	out, err = exec.Command(binary).CombinedOutput()
+	run := exec.Command("go", "run", file)
+	run.Dir = root(t)
+	out, err := run.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Equal(t, "done\n", string(out))
 }
