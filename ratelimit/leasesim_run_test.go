@@ -28,7 +28,7 @@ var leaseClasses = map[string]leaseFaults{
 func leaseSeeds(f func(seed uint64) bool) {
 	first, n := uint64(1), *leaseRuns
 	if n == 0 {
-		n = map[string]uint64{"": 8, "short": 100, "full": 1000}[os.Getenv("PEERLIMIT_SOAK")]
+		n = map[string]uint64{"": 4, "short": 100, "full": 1000}[os.Getenv("PEERLIMIT_SOAK")]
 	}
 	if testing.Short() {
 		n = min(n, 15)
