@@ -45,7 +45,7 @@ func TestWhoIsAloneGivesANewcomerItsSlots(t *testing.T) {
 // However much is queued, what somebody waits for is not behind all of it, nor
 // together with it.
 func TestABurstIsSentInParts(t *testing.T) {
-	l := newLab(t, 1, 2000)
+	l := newLab(t, 1, 2000, func(cfg *Config) { cfg.FoundAsks = 4000 })
 	l.hold()
 	for slot := range uint16(2000) {
 		l.marked[slot] = true
@@ -138,4 +138,43 @@ func TestFallingSilentStirsOnce(t *testing.T) {
 	require.NotNil(t, l.slots[0].claim, "another backup is looked for: %s", l.Describe(0))
 	l.pass(60 * ms)
 	require.NotNil(t, l.slots[1].claim, "and the holder replaced: %s", l.Describe(1))
+}
+
+// However many slots are to start empty, a few are asked about at a time: who
+// answers late is not asked about thousands again and again.
+func TestSlotsThatStartEmptyAreAskedAboutByAndBy(t *testing.T) {
+	const slots, most = 2000, 400
+	few := func(cfg *Config) { cfg.FoundAsks = 2 * most }
+	l := newLab(t, 1, slots, few)
+	l.view(1, 2, 3)
+	asked := func() int {
+		about := map[uint16]bool{}
+		for _, x := range l.sent {
+			if a, ok := x.m.(*Ask); ok {
+				for _, it := range a.Items {
+					if it.Claim == ClaimFound {
+						about[it.Slot] = true
+					}
+				}
+			}
+		}
+		return len(about)
+	}
+	l.pass(300 * ms)
+	require.Equal(t, most, asked(), "each of two members")
+	for range 10 {
+		l.answerAsks(2)
+		l.answerAsks(3)
+		l.take()
+		l.pass(20 * ms)
+		require.LessOrEqual(t, asked(), most)
+	}
+	for slot := range uint16(slots) {
+		require.Equal(t, roleHolder, l.slots[slot].role, "%s", l.Describe(slot))
+	}
+
+	alone := newLab(t, 1, slots, few)
+	alone.view(1)
+	alone.pass(20 * ms)
+	require.True(t, alone.serves(slots-1), "there is nobody to ask")
 }

@@ -83,6 +83,9 @@ func (m *Machine) startClaim(slot uint16, kind Claim) {
 	}
 	st.claim, m.unused = &m.unused[0], m.unused[1:]
 	st.claim.kind, st.claim.from = kind, m.now
+	if kind == ClaimFound {
+		m.founding++
+	}
 	m.retarget(slot)
 }
 
@@ -136,7 +139,7 @@ func (m *Machine) retarget(slot uint16) {
 // runClaims asks what is to be asked and carries through what may be.
 func (m *Machine) runClaims() {
 	claims := m.claims
-	m.claims = nil
+	m.claims, m.founding = nil, 0
 	for _, slot := range claims {
 		st := &m.slots[slot]
 		st.claiming = false
@@ -144,6 +147,9 @@ func (m *Machine) runClaims() {
 			m.decide(slot)
 		}
 		if st.claim != nil {
+			if st.claim.kind == ClaimFound {
+				m.founding++
+			}
 			m.askAround(slot)
 			if !st.claiming {
 				st.claiming = true

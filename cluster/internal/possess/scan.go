@@ -311,7 +311,9 @@ func (m *Machine) scanNone(slot uint16, st *slotState) {
 	if st.since == 0 {
 		st.since = m.now
 	}
-	if m.now-st.since >= wait || len(m.view.Alive) == 1 {
+	switch others := len(m.view.Alive) - 1; {
+	case others > 0 && (m.now-st.since < wait || m.founding*others >= m.cfg.FoundAsks):
+	default:
 		m.startClaim(slot, ClaimFound)
 	}
 }
