@@ -83,9 +83,6 @@ func (m *Machine) startClaim(slot uint16, kind Claim) {
 	}
 	st.claim, m.unused = &m.unused[0], m.unused[1:]
 	st.claim.kind, st.claim.from = kind, m.now
-	if kind == ClaimFound {
-		m.founding++
-	}
 	m.retarget(slot)
 }
 
@@ -136,20 +133,22 @@ func (m *Machine) retarget(slot uint16) {
 	c.asks = asks
 }
 
-// runClaims asks what is to be asked and carries through what may be.
+// runClaims asks what is to be asked and carries through what may be. Those that
+// come when enough is asked wait their turn.
 func (m *Machine) runClaims() {
 	claims := m.claims
-	m.claims, m.founding = nil, 0
-	for _, slot := range claims {
+	m.claims, m.open = nil, 0
+	for i, slot := range claims {
+		if m.open >= m.cfg.OpenAsks {
+			m.claims = append(m.claims, claims[i:]...)
+			return
+		}
 		st := &m.slots[slot]
 		st.claiming = false
 		if st.claim != nil {
 			m.decide(slot)
 		}
 		if st.claim != nil {
-			if st.claim.kind == ClaimFound {
-				m.founding++
-			}
 			m.askAround(slot)
 			if !st.claiming {
 				st.claiming = true
@@ -170,6 +169,9 @@ func (m *Machine) askAround(slot uint16) {
 	}
 	for i := range c.asks {
 		a := &c.asks[i]
+		if p := m.lookup(a.to); a.first != 0 && p != nil && !p.gone && !m.unheard(p) {
+			m.open++
+		}
 		wait := every
 		if a.first != 0 && a.again == 0 && m.paused() {
 			wait = m.cfg.Trip
@@ -191,7 +193,9 @@ func (m *Machine) askAround(slot uint16) {
 		case a.again == 0 && m.paused():
 			a.again = m.now
 		}
-		a.sent = m.now
+		if a.sent = m.now; a.first == m.now {
+			m.open++
+		}
 		m.ask(p, slot, c.kind)
 	}
 }

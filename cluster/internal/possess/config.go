@@ -35,11 +35,11 @@ type Config struct {
 	// MoveSlots is how many slots are moved to one member in a scan, and four times
 	// as many of those that have no backup: 256.
 	MoveSlots int
-	// FoundAsks is about how many questions there may be at a time about slots that
-	// are to start empty: 1024. Were it all of them, then on a machine that is short
-	// of processors answers would come so late that they don't count any more, to
-	// questions that have been asked again meanwhile, for ever.
-	FoundAsks int
+	// OpenAsks is about how many questions may be open at a time to members that are
+	// heard: 1024. Were it all of them, then on a machine that is short of processors
+	// answers would come so late that they don't count any more, to questions that
+	// have been asked again meanwhile, for ever.
+	OpenAsks int
 	// SyncBytes is about the size of a message with entries.
 	SyncBytes int
 
@@ -64,7 +64,7 @@ func DefaultConfig(self ID) Config {
 		Self: self, Slots: store.Slots,
 		Grant: 150 * ms, Beat: 30 * ms, Suspect: 50 * ms, Replace: 110 * ms, Steady: 1000 * ms, Gap: 50 * ms, Prompt: 25 * ms,
 		CopyEvery: 20 * ms, Scan: 20 * ms, Reask: 40 * ms, Trip: 16 * ms, Fresh: 130 * ms,
-		MinMembers: 1, MoveSlots: 256, FoundAsks: 1024, SyncBytes: 64 << 10,
+		MinMembers: 1, MoveSlots: 256, OpenAsks: 1024, SyncBytes: 64 << 10,
 	}
 }
 

@@ -311,9 +311,7 @@ func (m *Machine) scanNone(slot uint16, st *slotState) {
 	if st.since == 0 {
 		st.since = m.now
 	}
-	switch others := len(m.view.Alive) - 1; {
-	case others > 0 && (m.now-st.since < wait || m.founding*others >= m.cfg.FoundAsks):
-	default:
+	if m.now-st.since >= wait || len(m.view.Alive) == 1 {
 		m.startClaim(slot, ClaimFound)
 	}
 }

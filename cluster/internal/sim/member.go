@@ -46,7 +46,7 @@ func (w *World) Join() *member {
 	m.store = store.New[count, take, bool](limiter{}, 100000, m.marks)
 	cfg := possess.DefaultConfig(id)
 	cfg.Slots, cfg.Broken = nSlots, w.opt.Broken
-	cfg.MoveSlots, cfg.FoundAsks = 2, 6
+	cfg.MoveSlots, cfg.OpenAsks = 2, 6
 	m.machine = possess.New(cfg, port{m}, m.clock())
 	w.members = append(w.members, m)
 	w.byID[id] = m
