@@ -133,17 +133,16 @@ func (m *Machine) retarget(slot uint16) {
 	c.asks = asks
 }
 
-// runClaims asks what is to be asked and carries through what may be. Those that
-// come when enough is asked wait their turn.
+// runClaims asks what is to be asked and carries through what may be.
 func (m *Machine) runClaims() {
 	claims := m.claims
 	m.claims, m.open = nil, 0
-	for i, slot := range claims {
-		if m.open >= m.cfg.OpenAsks {
-			m.claims = append(m.claims, claims[i:]...)
-			return
-		}
+	for _, slot := range claims {
 		st := &m.slots[slot]
+		if m.open >= m.cfg.OpenAsks && st.patient() {
+			m.claims = append(m.claims, slot) // its turn comes
+			continue
+		}
 		st.claiming = false
 		if st.claim != nil {
 			m.decide(slot)
@@ -158,8 +157,15 @@ func (m *Machine) runClaims() {
 	}
 }
 
+// patient reports whether the slot's claim is one of those of which there may be
+// many at any time, and not of those that a death brings about: those are soon
+// over, and calls wait for them.
+func (st *slotState) patient() bool {
+	return st.claim != nil && (st.claim.kind == ClaimFound || st.claim.kind == ClaimRename && st.backup == 0)
+}
+
 func (m *Machine) askAround(slot uint16) {
-	c := m.slots[slot].claim
+	c, patient := m.slots[slot].claim, m.slots[slot].patient()
 	every := m.cfg.Reask
 	if c.kind == ClaimFound {
 		every *= 3
@@ -169,7 +175,7 @@ func (m *Machine) askAround(slot uint16) {
 	}
 	for i := range c.asks {
 		a := &c.asks[i]
-		if p := m.lookup(a.to); a.first != 0 && p != nil && !p.gone && !m.unheard(p) {
+		if p := m.lookup(a.to); patient && a.first != 0 && p != nil && !p.gone && !m.unheard(p) {
 			m.open++
 		}
 		wait := every
@@ -193,7 +199,7 @@ func (m *Machine) askAround(slot uint16) {
 		case a.again == 0 && m.paused():
 			a.again = m.now
 		}
-		if a.sent = m.now; a.first == m.now {
+		if a.sent = m.now; patient && a.first == m.now {
 			m.open++
 		}
 		m.ask(p, slot, c.kind)

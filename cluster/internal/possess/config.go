@@ -35,10 +35,11 @@ type Config struct {
 	// MoveSlots is how many slots are moved to one member in a scan, and four times
 	// as many of those that have no backup: 256.
 	MoveSlots int
-	// OpenAsks is about how many questions may be open at a time to members that are
-	// heard: 1024. Were it all of them, then on a machine that is short of processors
-	// answers would come so late that they don't count any more, to questions that
-	// have been asked again meanwhile, for ever.
+	// OpenAsks is about how many questions may be open at a time, to members that
+	// are heard, about slots that are to start empty or have no backup: 1024. Were it
+	// all of them, then on a machine that is short of processors answers would come
+	// so late that they don't count any more, to questions that have been asked again
+	// meanwhile, for ever.
 	OpenAsks int
 	// SyncBytes is about the size of a message with entries.
 	SyncBytes int

@@ -145,7 +145,7 @@ type Machine struct {
 	scanned                      int64    // when all slots were looked over; 0: to be done
 	restless                     []uint64 // the set of slots that the next scan looks at
 	claims                       []uint16
-	open                         int      // questions of theirs that wait for an answer, as the last tick counted them
+	open                         int      // questions of patient ones that wait for an answer, as the last tick counted them
 	unused                       []claim  // memory for the next ones
 	items                        uint64   // made so far
 	later                        []uint16 // slots with changes to send when it is time again
