@@ -175,7 +175,7 @@ func (m *Machine) askAround(slot uint16) {
 	}
 	for i := range c.asks {
 		a := &c.asks[i]
-		if p := m.lookup(a.to); patient && a.first != 0 && p != nil && !p.gone && !m.unheard(p) {
+		if patient && a.first != 0 && m.hears(a.to) {
 			m.open++
 		}
 		wait := every
@@ -409,10 +409,13 @@ func (m *Machine) lostOf(slot uint16) ID {
 
 // cutOff reports whether none of those asked has been heard of late.
 func (m *Machine) cutOff(c *claim) bool {
-	return !slices.ContainsFunc(c.asks, func(a ask) bool {
-		p := m.lookup(a.to)
-		return p != nil && !m.deadPair(p) && !m.unheard(p)
-	})
+	return !slices.ContainsFunc(c.asks, func(a ask) bool { return m.hears(a.to) })
+}
+
+// hears reports whether id is alive and was heard of late.
+func (m *Machine) hears(id ID) bool {
+	p := m.lookup(id)
+	return p != nil && !m.deadPair(p) && !m.unheard(p)
 }
 
 // decide carries a claim through, or drops it, if it may.
