@@ -97,6 +97,20 @@ func (s *Store) fetch(ctx context.Context, key string) (envelope, error) {
 	})
 }
 
+// fetchSurely is told by respDoubtful of what the owner could not ask.
+func (s *Store) fetchSurely(ctx context.Context, key string) (envelope, error) {
+	in := s.current()
+	if in == nil {
+		return s.fetch(ctx, key)
+	}
+	silent := in.silent.Load()
+	e, err := s.fetch(ctx, key)
+	if err == nil && e == nil && in.silent.Load() != silent {
+		return nil, fmt.Errorf("%w: get: not every copy was asked", ErrUnavailable)
+	}
+	return e, err
+}
+
 func fetchFrom(dm olric.DMap, key string) (envelope, error) {
 	r, err := dm.Get(context.Background(), digest(key))
 	if errors.Is(err, olric.ErrKeyNotFound) {

@@ -167,6 +167,8 @@ func (a *answers) answer(c *command) (known bool) {
 		// What go-redis begins every connection with, and olric doesn't know.
 		a.error("ERR unknown command '" + name + "'")
 		return true
+	case "internal.node.lengthofpart":
+		return a.length(c.args[1:])
 	}
 	if len(c.args) < 3 || string(c.args[1]) != dmapName || !a.in.up.Load() {
 		return false
@@ -193,6 +195,15 @@ func (a *answers) answer(c *command) (known bool) {
 
 // get is olric's getCommandHandler.
 func (a *answers) get(key string) {
+	if a.in.retired.Load() {
+		if e := a.in.engine.findHash(hashOfDigest(key)); e != nil {
+			a.bulk(e)
+		} else {
+			a.fail(errRetired)
+		}
+		return
+	}
+	silent := a.in.silent.Load()
 	b, err := func() (b []byte, err error) {
 		defer recovered(&err)
 		r, err := a.in.dmap.Get(context.Background(), key)
@@ -201,15 +212,22 @@ func (a *answers) get(key string) {
 		}
 		return r.Byte()
 	}()
-	if err != nil {
+	switch {
+	case errors.Is(err, olric.ErrKeyNotFound) && a.in.silent.Load() != silent:
+		a.error(respDoubtful)
+	case err != nil:
 		a.fail(err)
-		return
+	default:
+		a.bulk(b)
 	}
-	a.bulk(b)
 }
 
 // put is olric's putCommandHandler.
 func (a *answers) put(key string, value []byte, nx bool) {
+	if a.in.retired.Load() {
+		a.fail(errRetired)
+		return
+	}
 	err := func() (err error) {
 		defer recovered(&err)
 		if nx {
@@ -263,6 +281,33 @@ func (a *answers) putBackup(key string, raw []byte) bool {
 	return true
 }
 
+// length is olric's lengthOfPartCommandHandler: how many entries this member has
+// of a partition, as its owner or, with RC, as its backup. The coordinator asks
+// every owner and every backup, one after the other, once a second and whenever
+// members change: until it has heard from all, nobody learns of the change.
+func (a *answers) length(args [][]byte) bool {
+	shards := &a.in.engine.owned
+	switch {
+	case len(args) == 2 && string(args[1]) == "RC":
+		shards = &a.in.engine.backups
+	case len(args) != 1:
+		return false
+	}
+	part, err := number(args[0])
+	if err != nil || part < 0 || part >= partitionCount {
+		a.error("ERR no such partition") // olric would panic
+		return true
+	}
+	length := 0
+	if s := shards[part].Load(); s != nil {
+		length = s.len()
+	} else if a.in.engine.used[part].Load() > 0 {
+		return false // moved here, and not written to yet: olric knows as what
+	}
+	a.out = append(strconv.AppendInt(append(a.out, ':'), int64(length), 10), crlf...)
+	return true
+}
+
 // fail writes an error as olric's server does, by whose first word its client
 // tells them apart.
 func (a *answers) fail(err error) {
@@ -276,7 +321,16 @@ func (a *answers) fail(err error) {
 	}
 }
 
-const respNotFound = "KEYNOTFOUND key not found"
+const (
+	respNotFound = "KEYNOTFOUND key not found"
+	// respDoubtful is to olric the same, and to us a miss that nobody may rely
+	// on: another member that may have the key did not answer.
+	respDoubtful = "KEYNOTFOUND not every copy was asked"
+)
+
+// errRetired: this member leaves, and can't write any more: what it has as a
+// backup it still keeps up to date, and tells of what it has.
+var errRetired = errors.New("kv: this member is leaving")
 
 func (a *answers) ok() { a.out = append(a.out, "+OK\r\n"...) }
 

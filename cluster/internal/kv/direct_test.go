@@ -134,6 +134,10 @@ func TestDirect(t *testing.T) {
 		{"dm.put", dmapName, digest("k"), entry("k", "v"), "NX"},
 		{"dm.put", dmapName, digest("k"), entry("k", "v")},
 		{"dm.put", dmapName, digest("k")},
+		{"internal.node.lengthofpart", "0"},
+		{"internal.node.lengthofpart", "17"},
+		{"internal.node.lengthofpart", "126", "RC"},
+		{"internal.node.lengthofpart", "17", "RC"},
 		{"ping"},
 		{"nonsense", "1", "2"},
 	} {
@@ -148,6 +152,11 @@ func TestDirect(t *testing.T) {
 	want := "-KEYFOUND key found\r\n"
 	if got := ask(conn, ours, "dm.put", dmapName, digest("counter"), entry("counter", "v"), "NX"); got != want {
 		t.Errorf("got %q", got)
+	}
+	for _, part := range []string{"-1", "127", "999999999", "x"} {
+		if got := ask(conn, ours, "internal.node.lengthofpart", part); got != "-ERR no such partition\r\n" {
+			t.Errorf("length of part %s: got %q", part, got)
+		}
 	}
 	// What isn't RESP ends the stream.
 	for _, bad := range []string{"GET x\r\n", "*9000000000000000000\r\n", "*1\r\n$99999999\r\n", "*0\r\n", "*1\r\n$1\r\nabc", strings.Repeat("*", 5000)} {

@@ -26,6 +26,8 @@ type engine struct {
 	// owned and backups are the shards of partitions that olric was seen to use
 	// as their owner, or as their backup. It never makes others for them.
 	owned, backups [partitionCount]atomic.Pointer[shard]
+	// used counts the shards that have had entries of a partition.
+	used [partitionCount]atomic.Int64
 
 	mu     sync.Mutex // guards shards
 	shards map[*shard]struct{}
@@ -36,7 +38,7 @@ func newEngine(c *clock, maxBytes int64) *engine {
 }
 
 func (g *engine) newShard() *shard {
-	s := &shard{engine: g, m: make(map[uint64]envelope)}
+	s := &shard{engine: g, m: make(map[uint64]envelope), part: -1}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.shards[s] = struct{}{}
@@ -60,6 +62,10 @@ func (g *engine) drop(s *shard) {
 	defer s.mu.Unlock()
 	s.grow(-s.bytes)
 	clear(s.m)
+	if s.part >= 0 {
+		g.used[s.part].Add(-1)
+		s.part = -1
+	}
 }
 
 // all returns the shards as they are now.

@@ -231,7 +231,7 @@ func gossipConfig(cfg Config, ring *memberlist.Keyring, t *memberlist.NetTranspo
 	mc.ProbeInterval = slowness * 500 * time.Millisecond
 	mc.ProbeTimeout = slowness * 250 * time.Millisecond
 	mc.AwarenessMaxMultiplier = 4
-	mc.GossipInterval = 100 * time.Millisecond
+	mc.GossipInterval = 50 * time.Millisecond // a leave waits for one, and calls for the leave
 	mc.GossipToTheDeadTime = 5 * time.Second
 	return mc
 }

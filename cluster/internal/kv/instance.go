@@ -38,8 +38,10 @@ type instance struct {
 	dmap     olric.DMap
 	gossip   *memberlist.NetTransport
 	born     time.Time
-	up       atomic.Bool // it has a partition table
-	settled  atomic.Bool // members have not changed for a while; see olricConn
+	up       atomic.Bool   // it has a partition table
+	settled  atomic.Bool   // members have not changed for a while; see olricConn
+	retired  atomic.Bool   // its olric stops, or has stopped; others may still ask
+	silent   atomic.Uint64 // how often a member did not answer what its olric asked
 
 	served chan struct{} // closed when olric's Start has returned
 	err    error         // what it returned, valid once served is closed
@@ -223,10 +225,21 @@ func (in *instance) kill() {
 	}
 }
 
-// stopInstance stops olric: it tells the other members, waits for what runs and
-// closes its sockets. What it holds stays in its engine.
+// stopInstance stops olric, and closes all its connections. What it holds stays
+// in its engine.
 func (s *Store) stopInstance(in *instance) {
+	s.retireInstance(in)
+	in.kill()
+	// Olric leaves these open where its start failed early.
+	_ = closeTransport(in.gossip)
+}
+
+// retireInstance stops olric: it tells the other members, waits for what runs and
+// closes its server. Members whose table still has it are answered from what it
+// holds.
+func (s *Store) retireInstance(in *instance) {
 	const patience = 5 * time.Second
+	in.retired.Store(true)
 	in.settled.Store(false)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -246,11 +259,9 @@ func (s *Store) stopInstance(in *instance) {
 	case <-done:
 	case <-ctx.Done():
 		s.logger.Warn("olric does not stop, its connections are cut")
+		in.kill()
 	}
-	in.kill()
 	<-done
-	// Olric leaves these open where its start failed early.
-	_ = closeTransport(in.gossip)
 }
 
 // instanceConn is a connection of an instance's client, or to its server, that

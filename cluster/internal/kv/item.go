@@ -23,6 +23,9 @@ type backend interface {
 	// fetch returns the entry of key, which may be a tombstone or have
 	// expired, or nil.
 	fetch(ctx context.Context, key string) (envelope, error)
+	// fetchSurely does the same, and says ErrUnavailable where it finds nothing
+	// but some copy could not be asked for.
+	fetchSurely(ctx context.Context, key string) (envelope, error)
 	// store offers an entry to the key's owner. With sameKind it says
 	// ErrWrongKind where the key has a counter's mark.
 	store(ctx context.Context, key string, e envelope, sameKind bool) error
@@ -74,7 +77,7 @@ func (m Map) Fill(ctx context.Context, key string, value []byte, ttl time.Durati
 	if err := check(key, value, ttl); err != nil {
 		return err
 	}
-	cur, err := m.fetch(ctx, key)
+	cur, err := m.fetchSurely(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -96,10 +99,12 @@ func (m Map) SetIfAbsent(ctx context.Context, key string, value []byte, ttl time
 // settle offers an entry that may be refused and looks what came of it: its
 // expiry, in nanoseconds, tells it from others.
 func (m Map) settle(ctx context.Context, key string, e envelope) (bool, error) {
-	if it, ok, err := m.Get(ctx, key); err != nil {
+	cur, err := m.fetchSurely(ctx, key)
+	if err != nil {
 		return false, err
-	} else if ok {
-		if it.Kind != e.kind() {
+	}
+	if cur.live(m.time()) && string(cur.key()) == key {
+		if cur.kind() != e.kind() {
 			return false, ErrWrongKind
 		}
 		return false, nil

@@ -51,17 +51,22 @@ func (s *Store) Leave(ctx context.Context) error {
 	} else {
 		s.caller.Store(&caller{DMap: rm, last: in.engine})
 	}
-	s.stopInstance(in)
-	s.instance.Store(nil)
+	s.retireInstance(in)
 	ctx, cancel := context.WithTimeout(ctx, keepFor)
 	defer cancel()
 	if rm == nil {
-		if rm, err = s.newRemote(ctx, in, others); err != nil {
-			s.caller.Store(nil)
-			return fmt.Errorf("kv: nobody to hand over to: %w", err)
-		}
+		rm, err = s.newRemote(ctx, in, others)
 	}
-	waited := rm.without(ctx, in.name)
+	var waited error
+	if rm != nil {
+		waited = rm.without(ctx, in.name)
+	}
+	s.instance.Store(nil)
+	s.stopInstance(in)
+	if rm == nil {
+		s.caller.Store(nil)
+		return fmt.Errorf("kv: nobody to hand over to: %w", err)
+	}
 	failed := s.copyAll(ctx, rm, in.engine, copyWorkers)
 	s.caller.Store(&caller{DMap: rm})
 	switch {
@@ -137,14 +142,19 @@ func (s *Store) newRemote(ctx context.Context, in *instance, others []string) (*
 	return rm, nil
 }
 
-// without waits until no partition is the named olric's any more.
+// without waits until no partition is the named olric's any more. The client asks
+// one member after the other, and for a while the one that is gone as well.
 func (rm *remote) without(ctx context.Context, name string) error {
 	for {
 		table, err := rm.client.RoutingTable(ctx)
 		if err == nil && !slices.ContainsFunc(routes(table), func(r olric.Route) bool {
 			return slices.Contains(r.PrimaryOwners, name) || slices.Contains(r.ReplicaOwners, name)
 		}) {
-			return rm.client.RefreshMetadata(ctx)
+			for range 2 { // one of two in a row is not the one that is gone
+				if err = rm.client.RefreshMetadata(ctx); err == nil {
+					return nil
+				}
+			}
 		}
 		if !sleep(ctx, 20*time.Millisecond) {
 			return errors.Join(ctx.Err(), err)

@@ -13,7 +13,7 @@ import (
 )
 
 // olricConn is a connection of an instance's olric client to another member's
-// olric: a stream of bytes, of which it spares what it can.
+// olric, or to its own: a stream of bytes, of which it spares what it can.
 //
 // # Calls
 //
@@ -80,7 +80,12 @@ func (c *olricConn) SetReadDeadline(t time.Time) error {
 // answer, and a short command with one Write.
 func (c *olricConn) Write(b []byte) (int, error) {
 	if !c.onStream && len(c.asked) == 0 {
-		if kind, ok := callKind(b); ok {
+		if c.name == c.in.name {
+			if out, ok := c.in.answer(b, nil); ok {
+				c.answer = out
+				return len(b), nil
+			}
+		} else if kind, ok := callKind(b); ok {
 			if kind == CallBackup && c.in.settled.Load() && c.in.engine.hasAsOwner(b) {
 				c.answer = notFound
 				return len(b), nil
@@ -97,6 +102,16 @@ func (c *olricConn) Write(b []byte) (int, error) {
 
 // Read implements net.Conn.
 func (c *olricConn) Read(b []byte) (int, error) {
+	n, err := c.read(b)
+	if err != nil || bytes.HasPrefix(b[:n], doubtful) {
+		c.in.silent.Add(1)
+	}
+	return n, err
+}
+
+var doubtful = []byte("-" + respDoubtful)
+
+func (c *olricConn) read(b []byte) (int, error) {
 	if len(c.asked) > 0 {
 		err := c.call()
 		c.asked = c.asked[:0]
@@ -165,17 +180,22 @@ func (s *Store) ServeCall(request []byte) ([]byte, error) {
 	if in == nil || name != in.name {
 		return nil, fmt.Errorf("kv: %q: not there", name)
 	}
-	p := pieces.Get().(*piece)
-	defer pieces.Put(p)
-	if !p.single(raw) {
-		return nil, errRESP
-	}
-	a := answers{in: in, out: make([]byte, clockLen, 64)}
-	if !a.answer(&p.c) || len(a.out) > maxCall {
+	out, ok := in.answer(raw, make([]byte, clockLen, 64))
+	if !ok || len(out) > maxCall {
 		return nil, nil
 	}
-	binary.BigEndian.PutUint64(a.out, uint64(s.clock.now()))
-	return a.out, nil
+	binary.BigEndian.PutUint64(out, uint64(s.clock.now()))
+	return out, nil
+}
+
+// answer appends the answer to the one command that raw is to out. false: it is
+// for olric's server, or nonsense.
+func (in *instance) answer(raw, out []byte) ([]byte, bool) {
+	p := pieces.Get().(*piece)
+	defer pieces.Put(p)
+	a := answers{in: in, out: out}
+	ok := p.single(raw) && a.answer(&p.c)
+	return a.out, ok
 }
 
 func parseCall(request []byte) (clock int64, name string, raw []byte, err error) {

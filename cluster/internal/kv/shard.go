@@ -28,6 +28,7 @@ type shard struct {
 	mu    sync.RWMutex // guards what follows
 	m     map[uint64]envelope
 	bytes int64
+	part  int // the partition whose entries it has had, -1: none yet
 }
 
 // entryOverhead is about what a map entry costs beyond the envelope's bytes.
@@ -88,6 +89,10 @@ func refuses(cur envelope, key string, since, now int64) bool {
 func (s *shard) put(hkey uint64, e envelope) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.part < 0 {
+		s.part = int(hkey % partitionCount)
+		s.engine.used[s.part].Add(1)
+	}
 	cur, ok := s.m[hkey]
 	if ok && cur.version() >= e.version() && bytes.Equal(cur.key(), e.key()) {
 		return

@@ -254,8 +254,9 @@ func (s *Store) Kill() error {
 }
 
 // find looks for the latest entry of a key in what this member holds.
-func (g *engine) find(key string) envelope {
-	hkey := hashOf(key)
+func (g *engine) find(key string) envelope { return g.findHash(hashOf(key)) }
+
+func (g *engine) findHash(hkey uint64) envelope {
 	var latest envelope
 	for _, s := range g.all() {
 		if e := s.get(hkey); e != nil && (latest == nil || latest.version() < e.version()) {

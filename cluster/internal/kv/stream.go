@@ -136,22 +136,21 @@ func (s *Store) dialName(ctx context.Context, in *instance, addr string) (net.Co
 	if in.isCut() {
 		return deadConn(), nil
 	}
+	conn := &olricConn{s: s, in: in, boot: s.cfg.Boot, name: addr}
+	var err error
 	if addr == in.name {
-		conn, err := in.dialServer(ctx, s.timings.dial)
-		if err != nil {
-			return nil, err
-		}
-		return in.keep(conn)
+		conn.Conn, err = in.dialServer(ctx, s.timings.dial)
+	} else {
+		conn.boot, conn.Conn, err = s.dialOlric(ctx, addr)
 	}
-	boot, conn, err := s.dialOlric(ctx, addr)
+	if err == nil {
+		conn.Conn, err = in.keep(conn.Conn)
+	}
 	if err != nil {
+		in.silent.Add(1)
 		return nil, err
 	}
-	kept, err := in.keep(conn)
-	if err != nil {
-		return nil, err
-	}
-	return &olricConn{Conn: kept, s: s, in: in, boot: boot, name: addr}, nil
+	return conn, nil
 }
 
 // deadConn is a connection that is closed already. go-redis starts a goroutine
@@ -230,7 +229,7 @@ func (s *Store) ServeStream(conn net.Conn) {
 	s.observe(clock)
 	in := s.current()
 	switch {
-	case in == nil:
+	case in == nil || a == askStatus && in.retired.Load():
 		_ = writeAnswer(conn, statusNoKV, s.clock.now())
 	case a == askOlric:
 		s.serveOlric(conn, in, name)

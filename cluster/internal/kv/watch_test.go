@@ -187,6 +187,99 @@ func TestDeleteThroughLeave(t *testing.T) {
 	}
 }
 
+// What was deleted is not filled in again by an owner that has just become it,
+// and can't ask the one that knows of the delete.
+func TestFillInDoubt(t *testing.T) {
+	t.Parallel()
+	n := newTestNet(t)
+	ctx := context.Background()
+	var deaf atomic.Bool
+	cfg := func(c *Config) {
+		c.Call = func(ctx context.Context, boot uint64, kind CallKind, request []byte) ([]byte, error) {
+			if kind == CallBackup && deaf.Load() {
+				return nil, errors.New("no answer")
+			}
+			return n.call(ctx, boot, kind, request)
+		}
+	}
+	a, b := n.start(cfg), n.start(cfg)
+	n.whole()
+	since := a.Now()
+	const count = 100
+	for i := range count {
+		eventually(t, 5*time.Second, func() error { return a.Delete(ctx, key(i)) })
+	}
+	for _, m := range []*testMember{a, b} {
+		g := m.current().engine
+		for part := range g.owned {
+			if s := g.owned[part].Load(); s != nil {
+				s.mu.Lock()
+				for hkey := range s.m {
+					s.removeLocked(hkey)
+				}
+				s.mu.Unlock()
+			}
+		}
+	}
+	deaf.Store(true)
+	for i := range count {
+		for _, m := range []*testMember{a, b} {
+			if err := m.Fill(ctx, key(i), []byte("old"), time.Hour, since); !errors.Is(err, ErrUnavailable) {
+				t.Fatalf("fill %q at member %d: %v", key(i), m.boot, err)
+			}
+			if _, err := m.SetIfAbsent(ctx, key(i), []byte("old"), time.Hour); !errors.Is(err, ErrUnavailable) {
+				t.Fatalf("set %q if absent, at member %d: %v", key(i), m.boot, err)
+			}
+		}
+	}
+	deaf.Store(false)
+	for i := range count {
+		if err := b.Fill(ctx, key(i), []byte("old"), time.Hour, since); err != nil {
+			t.Fatal(err)
+		}
+		mustMiss(t, a.Map, key(i))
+	}
+}
+
+// A member that leaves, and has stopped its olric, still answers those who have
+// not heard of it: what it has as a backup is kept up to date, and what it has
+// can be read.
+func TestRetired(t *testing.T) {
+	t.Parallel()
+	n := newTestNet(t)
+	ctx := context.Background()
+	const count = 20
+	a, b := n.start(nil), n.start(nil)
+	n.whole()
+	n.fill(a, count)
+	in := a.current()
+	in.retired.Store(true)
+	written, refused := 0, 0
+	for i := range count {
+		if it := mustGet(t, b.Map, key(i)); string(it.Value) != value(i) {
+			t.Fatalf("%s holds %q", key(i), it.Value)
+		}
+		switch err := b.Set(ctx, key(i), []byte("new"), time.Hour); {
+		case err == nil:
+			written++
+			if e := in.engine.find(key(i)); string(e.payload()) != "new" {
+				t.Fatalf("%s: its backup holds %q", key(i), e.payload())
+			}
+		case errors.Is(err, ErrUnavailable):
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if written == 0 || refused == 0 {
+		t.Errorf("%d were written, %d refused", written, refused)
+	}
+	if st, err := b.askStatusOf(ctx, a.boot); err == nil {
+		t.Errorf("it says that it runs %+v", st)
+	}
+	in.retired.Store(false)
+}
+
 // After it has left a member's calls are answered by the others.
 func TestCallsAfterLeave(t *testing.T) {
 	n := newTestNet(t)
