@@ -99,7 +99,7 @@ func (m *Machine) silentHolder(p *pair) bool { return m.now > m.suspectAt(p) || 
 func (m *Machine) onLost(st *slotState) bool {
 	switch st.role {
 	case roleHolder:
-		return m.lost(st.backup)
+		return st.backup != 0 && m.lost(st.backup)
 	case roleCopy:
 		return m.silentHolder(m.pair(st.holder))
 	}
@@ -112,6 +112,9 @@ func (m *Machine) settled(slot uint16, st *slotState) bool {
 	order := m.order(slot)
 	switch st.role {
 	case roleHolder:
+		if order[0] == m.cfg.Self && order[1] == 0 {
+			return st.cover == m.cfg.Self && st.backup == 0 && st.follower == 0 // there is nobody else
+		}
 		return order[0] == m.cfg.Self && st.backup != 0 && order[1] == st.backup && st.cover == st.backup && st.full && st.follower == 0
 	case roleCopy:
 		return order[0] == st.holder && order[1] == m.cfg.Self && st.full && !st.giving && m.now-st.since <= checkAfter
