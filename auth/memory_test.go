@@ -1,4 +1,4 @@
-package storetest_test
+package auth_test
 
 import (
 	"testing"
@@ -7,6 +7,6 @@ import (
 	"github.com/peerlimit/peerlimit/auth/storetest"
 )
 
-func TestMemory(t *testing.T) {
+func TestMemoryIsAStore(t *testing.T) {
 	storetest.Run(t, func(*testing.T) auth.Store { return auth.NewMemory() })
 }

@@ -1,6 +1,4 @@
-// Package monitoring_test checks that the alert rules and the dashboard fit the
-// metrics that there are.
-package monitoring_test
+package deploy_test
 
 import (
 	"encoding/json"
@@ -55,7 +53,7 @@ type panel struct {
 
 func readRules(t *testing.T) (all []rule) {
 	t.Helper()
-	text, err := os.ReadFile("alerts.yaml")
+	text, err := os.ReadFile("monitoring/alerts.yaml")
 	require.NoError(t, err)
 	var file rules
 	decoder := yaml.NewDecoder(strings.NewReader(string(text)))
@@ -70,7 +68,7 @@ func readRules(t *testing.T) (all []rule) {
 
 func readDashboard(t *testing.T) (d dashboard) {
 	t.Helper()
-	text, err := os.ReadFile("dashboard.json")
+	text, err := os.ReadFile("monitoring/dashboard.json")
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(text, &d))
 	require.NotEmpty(t, d.Panels)
@@ -107,7 +105,7 @@ func TestRulesNameMetricsThatThereAre(t *testing.T) {
 		assert.NotEmpty(t, r.Annotations["summary"], r.Alert)
 		assert.NotEmpty(t, r.Annotations["description"], r.Alert)
 	}
-	recorded, err := os.ReadFile("alerts_test.yaml")
+	recorded, err := os.ReadFile("monitoring/alerts_test.yaml")
 	require.NoError(t, err)
 	for alert := range seen {
 		assert.Contains(t, string(recorded), alert, "it is tested against recorded series")
@@ -164,15 +162,15 @@ func promtool(t *testing.T, args ...string) {
 	assert.NoError(t, err, "promtool %s:\n%s", strings.Join(args, " "), out)
 }
 
-func TestRulesAreWellFormed(t *testing.T) { promtool(t, "check", "rules", "alerts.yaml") }
+func TestRulesAreWellFormed(t *testing.T) { promtool(t, "check", "rules", "monitoring/alerts.yaml") }
 
 func TestTheConfigurationIsWellFormed(t *testing.T) {
-	promtool(t, "check", "config", "--syntax-only", "prometheus.yaml")
+	promtool(t, "check", "config", "--syntax-only", "monitoring/prometheus.yaml")
 }
 
 // The page for people names metrics without their prefix.
 func TestTheTableNamesMetricsThatThereAre(t *testing.T) {
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile("monitoring/README.md")
 	require.NoError(t, err)
 	names := regexp.MustCompile("`…(_[a-z_]+)").FindAllStringSubmatch(string(text), -1)
 	require.NotEmpty(t, names)
@@ -181,7 +179,7 @@ func TestTheTableNamesMetricsThatThereAre(t *testing.T) {
 	}
 }
 
-func TestRulesFireWhenTheyShould(t *testing.T) { promtool(t, "test", "rules", "alerts_test.yaml") }
+func TestRulesFireWhenTheyShould(t *testing.T) { promtool(t, "test", "rules", "monitoring/alerts_test.yaml") }
 
 func TestTheDashboardsExpressionsAreWellFormed(t *testing.T) {
 	fill := strings.NewReplacer("$job", "shop", "$instance", ".*", "$__rate_interval", "1m")

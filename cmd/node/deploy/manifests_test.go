@@ -1,6 +1,4 @@
-// Package kubernetes_test checks the manifests against the program that they
-// run; that they are of the API's types is tested in the module validate.
-package kubernetes_test
+package deploy_test
 
 import (
 	"errors"
@@ -119,12 +117,12 @@ func workload(t *testing.T, file string) pod {
 	return o.Spec.Template.Spec
 }
 
-var files = []string{"standalone.yaml", "embedded.yaml"}
+var files = []string{"kubernetes/standalone.yaml", "kubernetes/embedded.yaml"}
 
 // source reads a file of the program.
 func source(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../../../..", path))
+	text, err := os.ReadFile(filepath.Join("../../..", path))
 	require.NoError(t, err)
 	return string(text)
 }
