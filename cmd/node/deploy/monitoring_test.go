@@ -179,7 +179,9 @@ func TestTheTableNamesMetricsThatThereAre(t *testing.T) {
 	}
 }
 
-func TestRulesFireWhenTheyShould(t *testing.T) { promtool(t, "test", "rules", "monitoring/alerts_test.yaml") }
+func TestRulesFireWhenTheyShould(t *testing.T) {
+	promtool(t, "test", "rules", "monitoring/alerts_test.yaml")
+}
 
 func TestTheDashboardsExpressionsAreWellFormed(t *testing.T) {
 	fill := strings.NewReplacer("$job", "shop", "$instance", ".*", "$__rate_interval", "1m")
