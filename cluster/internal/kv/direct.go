@@ -167,8 +167,11 @@ func (a *answers) answer(c *command) (known bool) {
 		// What go-redis begins every connection with, and olric doesn't know.
 		a.error("ERR unknown command '" + name + "'")
 		return true
-	case "internal.node.lengthofpart":
+	case lengthOfPart:
 		return a.length(c.args[1:])
+	case allLengths:
+		a.lengths()
+		return true
 	}
 	if len(c.args) < 3 || string(c.args[1]) != dmapName || !a.in.up.Load() {
 		return false
@@ -278,33 +281,6 @@ func (a *answers) putBackup(key string, raw []byte) bool {
 	}
 	s.put(hkey, e.stored(e.version()))
 	a.ok()
-	return true
-}
-
-// length is olric's lengthOfPartCommandHandler: how many entries this member has
-// of a partition, as its owner or, with RC, as its backup. The coordinator asks
-// every owner and every backup, one after the other, once a second and whenever
-// members change: until it has heard from all, nobody learns of the change.
-func (a *answers) length(args [][]byte) bool {
-	shards := &a.in.engine.owned
-	switch {
-	case len(args) == 2 && string(args[1]) == "RC":
-		shards = &a.in.engine.backups
-	case len(args) != 1:
-		return false
-	}
-	part, err := number(args[0])
-	if err != nil || part < 0 || part >= partitionCount {
-		a.error("ERR no such partition") // olric would panic
-		return true
-	}
-	length := 0
-	if s := shards[part].Load(); s != nil {
-		length = s.len()
-	} else if a.in.engine.used[part].Load() > 0 {
-		return false // moved here, and not written to yet: olric knows as what
-	}
-	a.out = append(strconv.AppendInt(append(a.out, ':'), int64(length), 10), crlf...)
 	return true
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -134,10 +135,6 @@ func TestDirect(t *testing.T) {
 		{"dm.put", dmapName, digest("k"), entry("k", "v"), "NX"},
 		{"dm.put", dmapName, digest("k"), entry("k", "v")},
 		{"dm.put", dmapName, digest("k")},
-		{"internal.node.lengthofpart", "0"},
-		{"internal.node.lengthofpart", "17"},
-		{"internal.node.lengthofpart", "126", "RC"},
-		{"internal.node.lengthofpart", "17", "RC"},
 		{"ping"},
 		{"nonsense", "1", "2"},
 	} {
@@ -152,6 +149,33 @@ func TestDirect(t *testing.T) {
 	want := "-KEYFOUND key found\r\n"
 	if got := ask(conn, ours, "dm.put", dmapName, digest("counter"), entry("counter", "v"), "NX"); got != want {
 		t.Errorf("got %q", got)
+	}
+	// Olric's lengths, as one of none or some each and all of them at once.
+	var all strings.Builder
+	for _, kind := range [][]string{nil, {"RC"}} {
+		for part := range partitionCount {
+			args := append([]string{"internal.node.lengthofpart", strconv.Itoa(part)}, kind...)
+			want := ":1\r\n"
+			if ask(server, theirs, args...) == ":0\r\n" {
+				want = ":0\r\n"
+			}
+			if got := ask(conn, ours, args...); got != want {
+				t.Errorf("%q: got %q, want %q", args, got, want)
+			}
+			all.WriteByte(want[1])
+		}
+	}
+	got := ask(conn, ours, allLengths)
+	if unknown := strings.Count(got, "?"); unknown > partitionCount/4 {
+		t.Errorf("%d of all lengths are unknown", unknown)
+	}
+	for i, r := range strings.TrimPrefix(got, "$254\r\n") {
+		if i < all.Len() && r != '?' && byte(r) != all.String()[i] {
+			t.Errorf("length %d: got %q, want %q", i, r, all.String()[i])
+		}
+	}
+	if !strings.Contains(all.String(), "0") || !strings.Contains(all.String(), "1") {
+		t.Errorf("a case is missing: %s", all.String())
 	}
 	for _, part := range []string{"-1", "127", "999999999", "x"} {
 		if got := ask(conn, ours, "internal.node.lengthofpart", part); got != "-ERR no such partition\r\n" {

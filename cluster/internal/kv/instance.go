@@ -49,6 +49,8 @@ type instance struct {
 	mu    sync.Mutex // guards what follows
 	conns map[*instanceConn]struct{}
 	cut   bool // no connections any more
+	// lengths are by the name of a member's olric.
+	lengths map[string]lengths
 }
 
 // configure makes olric's configuration for a new instance.

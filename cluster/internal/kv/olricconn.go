@@ -43,6 +43,7 @@ type olricConn struct {
 	answer   []byte // … and what of that answer was not read yet
 	deadline time.Time
 	onStream bool // a command of the stream's is being written
+	length   int  // what is asked is this one of the other's lengths; -1: something else
 }
 
 // CallKind is whom a call may make wait.
@@ -85,13 +86,16 @@ func (c *olricConn) Write(b []byte) (int, error) {
 				c.answer = out
 				return len(b), nil
 			}
+		} else if at, ok := lengthAt(b); ok {
+			c.asked, c.length = append(c.asked[:0], b...), at
+			return len(b), nil
 		} else if kind, ok := callKind(b); ok {
 			if kind == CallBackup && c.in.settled.Load() && c.in.engine.hasAsOwner(b) {
 				c.answer = notFound
 				return len(b), nil
 			}
 			if c.s.cfg.Call != nil {
-				c.asked, c.kind = append(c.asked[:0], b...), kind
+				c.asked, c.kind, c.length = append(c.asked[:0], b...), kind, -1
 				return len(b), nil
 			}
 		}
@@ -113,7 +117,11 @@ var doubtful = []byte("-" + respDoubtful)
 
 func (c *olricConn) read(b []byte) (int, error) {
 	if len(c.asked) > 0 {
-		err := c.call()
+		ask := c.call
+		if c.length >= 0 {
+			ask = c.askLength
+		}
+		err := ask()
 		c.asked = c.asked[:0]
 		if err != nil {
 			return 0, err
@@ -126,6 +134,24 @@ func (c *olricConn) read(b []byte) (int, error) {
 	}
 	c.onStream = false
 	return c.Conn.Read(b)
+}
+
+// askLength answers olric's question for a length of the other member's, and asks
+// it that one alone only where that is needed.
+func (c *olricConn) askLength() error {
+	answer, known := c.in.lengthFrom(c.name, c.length)
+	if !known {
+		if err := c.fetchLengths(); err != nil {
+			return err
+		}
+		answer, _ = c.in.lengthFrom(c.name, c.length)
+	}
+	if answer == nil {
+		_, err := c.Conn.Write(c.asked)
+		return err
+	}
+	c.answer = answer
+	return nil
 }
 
 // call asks the other member, and by the stream where it says so. As the hellos
@@ -242,6 +268,19 @@ func callKind(b []byte) (CallKind, bool) {
 		return CallBackup, true
 	}
 	return "", false
+}
+
+// lengthAt tells whether b is olric's question for a length, and for which.
+func lengthAt(b []byte) (at int, ok bool) {
+	if len(b) > 100 || !bytes.Contains(b, []byte(lengthOfPart)) {
+		return 0, false
+	}
+	p := pieces.Get().(*piece)
+	defer pieces.Put(p)
+	if !p.single(b) || string(p.c.args[0]) != lengthOfPart {
+		return 0, false
+	}
+	return parseLength(p.c.args[1:])
 }
 
 // A read of a backup is one write of these bytes, the digest between them.
