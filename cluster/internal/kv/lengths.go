@@ -3,6 +3,7 @@ package kv
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -42,7 +43,7 @@ const (
 
 var (
 	askLengths  = []byte("*1\r\n$17\r\n" + allLengths + "\r\n")
-	lengthsHead = []byte("$254\r\n")
+	lengthsHead = fmt.Appendf(nil, "$%d\r\n", 2*partitionCount)
 )
 
 // parseLength reads the arguments of olric's question for one length, and returns

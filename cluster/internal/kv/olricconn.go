@@ -82,7 +82,7 @@ func (c *olricConn) SetReadDeadline(t time.Time) error {
 func (c *olricConn) Write(b []byte) (int, error) {
 	if !c.onStream && len(c.asked) == 0 {
 		if c.name == c.in.name {
-			if out, ok := c.in.answer(b, nil); ok {
+			if out, err := c.in.answer(b, nil); err == nil && out != nil {
 				c.answer = out
 				return len(b), nil
 			}
@@ -206,22 +206,27 @@ func (s *Store) ServeCall(request []byte) ([]byte, error) {
 	if in == nil || name != in.name {
 		return nil, fmt.Errorf("kv: %q: not there", name)
 	}
-	out, ok := in.answer(raw, make([]byte, clockLen, 64))
-	if !ok || len(out) > maxCall {
-		return nil, nil
+	out, err := in.answer(raw, make([]byte, clockLen, 64))
+	if err != nil || out == nil || len(out) > maxCall {
+		return nil, err
 	}
 	binary.BigEndian.PutUint64(out, uint64(s.clock.now()))
 	return out, nil
 }
 
-// answer appends the answer to the one command that raw is to out. false: it is
-// for olric's server, or nonsense.
-func (in *instance) answer(raw, out []byte) ([]byte, bool) {
+// answer appends the answer to the one command that raw is to out. It returns nil
+// where that is for olric's server.
+func (in *instance) answer(raw, out []byte) ([]byte, error) {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
+	if !p.single(raw) {
+		return nil, errRESP
+	}
 	a := answers{in: in, out: out}
-	ok := p.single(raw) && a.answer(&p.c)
-	return a.out, ok
+	if !a.answer(&p.c) {
+		return nil, nil
+	}
+	return a.out, nil
 }
 
 func parseCall(request []byte) (clock int64, name string, raw []byte, err error) {
