@@ -26,6 +26,11 @@ const (
 func (s *Store) copyAll(ctx context.Context, dm olric.DMap, g *engine, workers int) int {
 	var all []envelope
 	g.each(func(_ uint64, e envelope) { all = append(all, e) })
+	return s.copyEach(ctx, dm, g, all, workers)
+}
+
+// copyEach offers those in all that are still in g.
+func (s *Store) copyEach(ctx context.Context, dm olric.DMap, g *engine, all []envelope, workers int) int {
 	began := time.Now()
 	var next, copied, failed atomic.Int64
 	var wg sync.WaitGroup

@@ -172,6 +172,9 @@ func (a *answers) answer(c *command) (known bool) {
 	case allLengths:
 		a.lengths()
 		return true
+	case keepEntries:
+		a.keep(c.args[1:])
+		return true
 	}
 	if len(c.args) < 3 || string(c.args[1]) != dmapName || !a.in.up.Load() {
 		return false
@@ -231,18 +234,19 @@ func (a *answers) put(key string, value []byte, nx bool) {
 		a.fail(errRetired)
 		return
 	}
-	err := func() (err error) {
-		defer recovered(&err)
-		if nx {
-			return a.in.dmap.Put(context.Background(), key, value, olric.NX())
-		}
-		return a.in.dmap.Put(context.Background(), key, value)
-	}()
-	if err != nil {
+	if err := putHere(a.in.dmap, key, value, nx); err != nil {
 		a.fail(err)
 		return
 	}
 	a.ok()
+}
+
+func putHere(dm olric.DMap, key string, value []byte, nx bool) (err error) {
+	defer recovered(&err)
+	if nx {
+		return dm.Put(context.Background(), key, value, olric.NX())
+	}
+	return dm.Put(context.Background(), key, value)
 }
 
 func recovered(err *error) {

@@ -70,7 +70,7 @@ func (s *Store) Leave(ctx context.Context) error {
 		s.caller.Store(nil)
 		return fmt.Errorf("kv: nobody to hand over to: %w", err)
 	}
-	failed := s.copyAll(ctx, rm, in.engine, copyWorkers)
+	failed := s.handOver(ctx, rm, in.engine)
 	s.caller.Store(&caller{DMap: rm})
 	switch {
 	case failed > 0:
