@@ -171,51 +171,61 @@ func atOnce(t testing.TB, n int, do func(ctx context.Context, i int) error) {
 	}
 }
 
-// Increments are counted once each, whoever joins and leaves meanwhile.
+// Increments are counted once each, whoever joins and leaves meanwhile. One may be
+// given up, and have been counted or not, where the machine stood still.
 func TestCountersAreExactThroughJoinAndLeave(t *testing.T) {
 	const callers = 4
 	each := soak(t).of(500, 2500, 2500)
 	cluster := NewCluster(t, 3, MemberOptions{})
+	control := StartControl(t)
 	members := cluster.Members()
-	third := callers * each
-	var counted, failed atomic.Int64
+	total := len(members) * callers * each
+	var counted, uncertain atomic.Int64
 	var wait sync.WaitGroup
 	for _, m := range members {
 		for range callers {
 			wait.Go(func() {
 				for range each {
 					ctx, cancel := short()
+					began := time.Now()
 					_, err := m.Incr(ctx, "exact", 1)
 					cancel()
-					if err != nil {
-						failed.Add(1)
+					call := Span{began, time.Now()}
+					switch {
+					case err == nil:
+						counted.Add(1)
+					case control.Excuses(call):
+						t.Logf("excused: %v", err)
+						uncertain.Add(1)
+					default:
 						t.Error(err)
-						return
+						uncertain.Add(1)
 					}
-					counted.Add(1)
 				}
 			})
 		}
 	}
 	awaitCounted := func(n int) {
 		Eventually(t, time.Minute, func() error {
-			if counted.Load() < int64(n) && failed.Load() == 0 {
+			if counted.Load()+uncertain.Load() < int64(n) {
 				return errors.New("not counted yet")
 			}
 			return nil
 		})
 	}
-	awaitCounted(third)
+	awaitCounted(total / 3)
 	added := cluster.Add(1)[0]
-	awaitCounted(2 * third)
+	awaitCounted(2 * total / 3)
 	cluster.Forget(added)
 	added.Leave()
 	wait.Wait()
+	require.Equal(t, int64(total), counted.Load()+uncertain.Load())
 	ctx, cancel := short()
 	defer cancel()
 	for _, m := range members {
 		value, err := m.Incr(ctx, "exact", 0)
 		require.NoError(t, err)
-		assert.Equal(t, int64(3*third), value, m.Name)
+		assert.GreaterOrEqual(t, value, counted.Load(), m.Name)
+		assert.LessOrEqual(t, value, int64(total), m.Name)
 	}
 }
