@@ -90,17 +90,28 @@ func (m *member) setAll(ctx context.Context, keys []string) error {
 	return nil
 }
 
-// awaitKV waits until values can be stored: the store starts after the member.
+// settledFor is for how long this member must have known of no change before its
+// KV is measured: the others may have learned of the last one later.
+const settledFor = 2 * time.Second
+
+// awaitKV waits until values can be stored, and members have not changed for some
+// seconds: the store starts after the member, and asks two of them for a value at
+// first.
 func (m *member) awaitKV(ctx context.Context) error {
+	kv := m.node.KV()
+	var settled time.Time
 	for {
-		err := m.node.KV().Set(ctx, "probe", value(), valueTTL)
-		if err == nil {
+		err := kv.Set(ctx, "probe", value(), valueTTL)
+		switch {
+		case errors.Is(err, cluster.ErrKVUnavailable):
+			kv.ResetBreaker()
+		case err != nil:
+			return err
+		case settled.IsZero() && kv.Stats().Settled:
+			settled = time.Now()
+		case !settled.IsZero() && time.Since(settled) > settledFor:
 			return nil
 		}
-		if !errors.Is(err, cluster.ErrKVUnavailable) {
-			return err
-		}
-		m.node.KV().ResetBreaker()
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():

@@ -10,9 +10,9 @@ import (
 	"github.com/olric-data/olric"
 )
 
-// call runs f, which asks olric, on a goroutine of its own: olric's calls heed
+// call runs f, which asks olric, for at most limit, on a goroutine of its own: olric's calls heed
 // no context and may wait for a lock.
-func call[T any](ctx context.Context, s *Store, f func(c *caller) (T, error)) (T, error) {
+func call[T any](ctx context.Context, s *Store, limit time.Duration, f func(c *caller) (T, error)) (T, error) {
 	var none T
 	c := s.caller.Load()
 	if c == nil {
@@ -44,7 +44,7 @@ func call[T any](ctx context.Context, s *Store, f func(c *caller) (T, error)) (T
 		<-s.inFlight
 		return none, ErrClosed
 	}
-	timer := time.NewTimer(s.timings.call)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case r := <-done:
@@ -55,7 +55,7 @@ func call[T any](ctx context.Context, s *Store, f func(c *caller) (T, error)) (T
 	case <-ctx.Done():
 		return none, ctx.Err()
 	case <-timer.C:
-		return none, fmt.Errorf("%w: no answer in %v", ErrUnavailable, s.timings.call)
+		return none, fmt.Errorf("%w: no answer in %v", ErrUnavailable, limit)
 	}
 }
 
@@ -83,7 +83,16 @@ func (s *Store) again(ctx context.Context, f func() error) error {
 }
 
 func (s *Store) fetch(ctx context.Context, key string) (envelope, error) {
-	return call(ctx, s, func(c *caller) (e envelope, err error) {
+	began := time.Now()
+	e, err := s.fetchSettled(ctx, key)
+	if errors.Is(err, errAskOlric) {
+		return s.fetchByOlric(ctx, s.timings.call-time.Since(began), key)
+	}
+	return e, err
+}
+
+func (s *Store) fetchByOlric(ctx context.Context, limit time.Duration, key string) (envelope, error) {
+	return call(ctx, s, limit, func(c *caller) (e envelope, err error) {
 		err = s.again(ctx, func() error {
 			e, err = fetchFrom(c.DMap, key)
 			return err
@@ -131,18 +140,19 @@ func fetchFrom(dm olric.DMap, key string) (envelope, error) {
 }
 
 func (s *Store) store(ctx context.Context, key string, e envelope, sameKind bool) error {
-	_, err := call(ctx, s, func(c *caller) (struct{}, error) {
+	began := time.Now()
+	err := s.storeSettled(ctx, key, e, sameKind)
+	if !errors.Is(err, errAskOlric) {
+		return err
+	}
+	_, err = call(ctx, s, s.timings.call-time.Since(began), func(c *caller) (struct{}, error) {
 		return struct{}{}, s.again(ctx, func() error { return storeTo(c.DMap, key, e, sameKind) })
 	})
 	return err
 }
 
 func storeTo(dm olric.DMap, key string, e envelope, sameKind bool) error {
-	var opts []olric.PutOption
-	if sameKind {
-		opts = []olric.PutOption{olric.NX()} // see fork.GetTTL
-	}
-	err := dm.Put(context.Background(), digest(key), []byte(e), opts...)
+	err := putHere(dm, digest(key), e, sameKind)
 	if errors.Is(err, olric.ErrKeyFound) {
 		return ErrWrongKind
 	}
@@ -150,6 +160,16 @@ func storeTo(dm olric.DMap, key string, e envelope, sameKind bool) error {
 		return fmt.Errorf("%w: put: %w", ErrUnavailable, err)
 	}
 	return nil
+}
+
+// putHere puts nx, "only if absent", on a write that must not touch a counter's
+// key; see fork.GetTTL.
+func putHere(dm olric.DMap, key string, value []byte, nx bool) (err error) {
+	defer recovered(&err)
+	if nx {
+		return dm.Put(context.Background(), key, value, olric.NX())
+	}
+	return dm.Put(context.Background(), key, value)
 }
 
 // GetMany returns what the keys hold, without those that hold nothing. With an

@@ -118,10 +118,8 @@ func (t timings) orDefaults() timings {
 //	a member is in everybody's table  10-12  11-140 110-145 215-330 ms
 //	idle process, resident              25.9    25.8    26.4    28.3 MiB
 //
-// The rate of 16 callers did not depend on it: three processes on those 2 cores
-// make 75,000 reads or 38,000 writes a second, p50 0.1 and 0.35 ms, p99 1.2 and
-// 1.7 ms. The coordinator used 12 ms of processor time a second when idle. With
-// 127, 16 callers rarely meet in one.
+// The rate of 16 callers did not depend on it. With 127, 16 callers rarely meet in
+// one.
 const partitionCount = 127
 
 func (cfg Config) validate() error {

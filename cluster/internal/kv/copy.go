@@ -79,18 +79,9 @@ func (s *Store) copyOne(ctx context.Context, dm olric.DMap, e envelope) bool {
 		if e.expires() <= s.clock.now() {
 			return true
 		}
-		if err := s.offer(dm, e); err == nil {
+		if err := storeTo(dm, string(e.key()), e, false); err == nil {
 			return true
 		}
 	}
 	return false
-}
-
-func (s *Store) offer(dm olric.DMap, e envelope) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = ErrUnavailable
-		}
-	}()
-	return storeTo(dm, string(e.key()), e, false)
 }

@@ -143,7 +143,7 @@ func (d *direct) serve(ctx context.Context, s *Store) error {
 			if d.out = d.out[:0]; cap(d.out) > 1<<20 {
 				d.out = nil
 			}
-		} else if err := d.pass(ctx, s, c.raw); err != nil {
+		} else if err := d.passOn(ctx, s, &c); err != nil {
 			return err
 		}
 		if d.r.Buffered() == 0 {
@@ -201,6 +201,10 @@ func (a *answers) answer(c *command) (known bool) {
 
 // get is olric's getCommandHandler.
 func (a *answers) get(key string) {
+	if e := a.in.settledEntry(hashOfDigest(key)); e != nil {
+		a.bulk(e)
+		return
+	}
 	if a.in.retired.Load() {
 		if e := a.in.engine.findHash(hashOfDigest(key)); e != nil {
 			a.bulk(e)
@@ -239,14 +243,6 @@ func (a *answers) put(key string, value []byte, nx bool) {
 		return
 	}
 	a.ok()
-}
-
-func putHere(dm olric.DMap, key string, value []byte, nx bool) (err error) {
-	defer recovered(&err)
-	if nx {
-		return dm.Put(context.Background(), key, value, olric.NX())
-	}
-	return dm.Put(context.Background(), key, value)
 }
 
 func recovered(err *error) {
@@ -302,6 +298,7 @@ func (a *answers) fail(err error) {
 }
 
 const (
+	respOK       = "+OK\r\n"
 	respNotFound = "KEYNOTFOUND key not found"
 	// respDoubtful is to olric the same, and to us a miss that nobody may rely
 	// on: another member that may have the key did not answer.
@@ -312,7 +309,7 @@ const (
 // backup it still keeps up to date, and tells of what it has.
 var errRetired = errors.New("kv: this member is leaving")
 
-func (a *answers) ok() { a.out = append(a.out, "+OK\r\n"...) }
+func (a *answers) ok() { a.out = append(a.out, respOK...) }
 
 func (a *answers) error(text string) {
 	a.out = append(append(a.out, '-'), text...)
@@ -325,22 +322,41 @@ func (a *answers) bulk(b []byte) {
 	a.out = append(a.out, crlf...)
 }
 
-// pass has olric's server answer a command.
-func (d *direct) pass(ctx context.Context, s *Store, raw []byte) error {
+// passOn has olric's server answer a command, and sees what tables it gets.
+func (d *direct) passOn(ctx context.Context, s *Store, c *command) error {
+	if string(c.args[0]) != updateRouting || len(c.args) < 2 {
+		_, err := d.pass(ctx, s, c.raw)
+		return err
+	}
+	d.in.tableMu.Lock() // one after the other, as olric takes them
+	defer d.in.tableMu.Unlock()
+	push := d.in.pushes.Add(1)
+	reply, err := d.pass(ctx, s, c.raw)
+	if err == nil && reply == '$' {
+		d.in.take(push, c.args[1], s.peers.known)
+	}
+	return err
+}
+
+// pass returns what kind of reply it was.
+func (d *direct) pass(ctx context.Context, s *Store, raw []byte) (kind byte, err error) {
 	if d.server == nil {
-		conn, err := d.in.dialServer(ctx, s.timings.dial)
-		if err != nil {
-			return err
+		if d.server, err = d.in.openServer(ctx, s.timings.dial); err != nil {
+			return 0, err
 		}
-		if d.server, err = d.in.keep(conn); err != nil {
-			return err
-		}
+	}
+	if d.reply == nil {
 		d.reply = bufio.NewReader(d.server)
 	}
 	if _, err := d.server.Write(raw); err != nil {
-		return err
+		return 0, err
 	}
-	return copyReply(d.w, d.reply, 0)
+	first, err := d.reply.Peek(1)
+	if err != nil {
+		return 0, err
+	}
+	kind = first[0]
+	return kind, copyReply(d.w, d.reply, 0)
 }
 
 // copyReply copies one reply.

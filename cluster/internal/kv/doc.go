@@ -13,7 +13,9 @@
 // # What is olric's part, and what is not
 //
 // Olric finds members, assigns partitions to them, and carries reads and
-// writes to the owner of a key and its one backup. Of its calls only Get and
+// writes to the owner of a key and its one backup; once members have not changed
+// for ten seconds reads and writes go to the owner by one call, past olric's
+// client (settled.go). Of its calls only Get and
 // Put are used: its Incr locks on the calling member only, its Expire through
 // a member that isn't the owner erases the value, and its asynchronous
 // replication loses writes (evidence_test.go keeps the proof).

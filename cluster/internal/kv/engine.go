@@ -62,6 +62,7 @@ func (g *engine) drop(s *shard) {
 	defer s.mu.Unlock()
 	s.grow(-s.bytes)
 	clear(s.m)
+	s.moved = nil
 	if s.part >= 0 {
 		g.used[s.part].Add(-1)
 		s.part = -1
@@ -296,13 +297,7 @@ func (t *transfer) Export() ([]byte, int, error) {
 }
 
 func (t *transfer) Drop(int) error {
-	t.shard.mu.Lock()
-	defer t.shard.mu.Unlock()
-	for hkey, version := range t.sent {
-		if e, ok := t.shard.m[hkey]; ok && e.version() == version {
-			t.shard.removeLocked(hkey)
-		}
-	}
+	t.shard.drop(t.sent)
 	return nil
 }
 

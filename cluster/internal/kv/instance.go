@@ -39,9 +39,12 @@ type instance struct {
 	gossip   *memberlist.NetTransport
 	born     time.Time
 	up       atomic.Bool   // it has a partition table
-	settled  atomic.Bool   // members have not changed for a while; see olricConn
 	retired  atomic.Bool   // its olric stops, or has stopped; others may still ask
 	silent   atomic.Uint64 // how often a member did not answer what its olric asked
+
+	table   atomic.Pointer[ownerTable] // the last that olric has taken, nil: none
+	pushes  atomic.Uint64              // how many have come
+	tableMu sync.Mutex                 // held while olric gets one
 
 	served chan struct{} // closed when olric's Start has returned
 	err    error         // what it returned, valid once served is closed
@@ -242,7 +245,6 @@ func (s *Store) stopInstance(in *instance) {
 func (s *Store) retireInstance(in *instance) {
 	const patience = 5 * time.Second
 	in.retired.Store(true)
-	in.settled.Store(false)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	done := make(chan struct{})

@@ -18,7 +18,7 @@ import (
 // order: the others are told; those who have not heard of it yet are answered
 // from what is held here, all but the writes that are this member's to decide,
 // which are made again until their table has it no more; then everything is
-// offered to the new owners. Until [Store.Close], this member's own calls are
+// sent to the new owners and their backups. Until [Store.Close], this member's own calls are
 // answered by the others. It returns an error where ctx ended first or not
 // everything was taken; then some values have one copy only, or none.
 func (s *Store) Leave(ctx context.Context) error {

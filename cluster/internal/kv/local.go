@@ -105,6 +105,7 @@ func (s *Local) Stats() Stats {
 		Bytes:       s.l.engine.bytes.Load(),
 		EvictedLive: s.l.engine.evictedLive.Load(),
 		Members:     1,
+		Settled:     true,
 	}
 }
 
@@ -139,6 +140,9 @@ type Stats struct {
 	// Copied counts the entries that were offered to the others when members
 	// changed, Failed those among them that were not taken.
 	Copied, Failed uint64
+	// Settled tells that members have not changed for a while, so that who owns a
+	// key answers for it alone.
+	Settled bool
 	// InFlight is how many calls are under way.
 	InFlight int
 	// Since is for how long the state has held.

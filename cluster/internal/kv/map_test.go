@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -332,4 +333,55 @@ func TestMemoryBound(t *testing.T) {
 	if sum != st.Bytes {
 		t.Errorf("%d bytes are held, %d are counted", sum, st.Bytes)
 	}
+}
+
+// What was moved to another member is still found for a moment, and is neither
+// counted nor moved again.
+func TestMovedIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClock()
+		root := &fork{root: newEngine(c, 1<<20)}
+		src, _ := root.Fork(nil)
+		expires := c.now() + int64(time.Hour)
+		e := newEnvelope(modeStored, KindTombstone, 7, expires, "k", nil)
+		hkey := hashOf("k")
+		if err := src.PutRaw(hkey, e); err != nil {
+			t.Fatal(err)
+		}
+		it := src.TransferIterator()
+		if !it.Next() {
+			t.Fatal("nothing to move")
+		}
+		_, i, err := it.Export()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := it.Drop(i); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := src.GetRaw(hkey); err != nil || string(got) != string(e) {
+			t.Errorf("got %q, %v", got, err)
+		}
+		if src.Stats().Length != 0 || src.Stats().Inuse != 0 || it.Next() {
+			t.Errorf("it is still counted: %+v, or moved", src.Stats())
+		}
+		// A write of the same key is what is there; an older one too.
+		if err := src.PutRaw(hkey, newEnvelope(modeStored, KindValue, 6, expires, "k", []byte("v"))); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := src.GetRaw(hkey); envelope(got).version() != 6 {
+			t.Errorf("got %q", got)
+		}
+		it.Next()
+		_, i, _ = it.Export()
+		_ = it.Drop(i)
+		time.Sleep(time.Duration(movedFor) + time.Millisecond)
+		if got, err := src.GetRaw(hkey); err == nil {
+			t.Errorf("after a while: got %q", got)
+		}
+		sh := src.(*fork).shard
+		if sh.reap(); sh.moved != nil {
+			t.Errorf("%d are still there", len(sh.moved))
+		}
+	})
 }

@@ -30,6 +30,7 @@ type modelMember struct {
 	primary, backup storage.Engine
 	todo            []envelope // to be handed over
 	left            time.Time
+	table           []*modelMember // who was the owner, and the backup, when it left
 }
 
 // modelKey is what a key must hold: value, or nothing.
@@ -144,10 +145,32 @@ func (m *model) balance() {
 	}
 }
 
+// handOver brings an entry of a leaver's to the others: as a write, or as part of a
+// batch, to those who were its owner and its backup by the leaver's table and may
+// be that no more.
+func (m *model) handOver(mm *modelMember, e envelope) {
+	if m.rnd.IntN(2) == 0 {
+		m.offer(e)
+		return
+	}
+	hkey := hashOf(string(e.key()))
+	for i, to := range mm.table {
+		if !slices.Contains(m.live, to) {
+			m.offer(e)
+			return
+		}
+		f := to.primary
+		if i == 1 {
+			f = to.backup
+		}
+		f.(*fork).shard.put(hkey, e.stored(e.version()))
+	}
+}
+
 func (m *model) finishHandOver() {
 	for _, mm := range m.gone {
 		for _, e := range mm.todo {
-			m.offer(e)
+			m.handOver(mm, e)
 		}
 	}
 	m.gone = nil
@@ -230,13 +253,13 @@ func runModel(seed uint64) error {
 			m.live = slices.Delete(m.live, i, i+1)
 			mm.engine.each(func(_ uint64, e envelope) { mm.todo = append(mm.todo, e) })
 			m.rnd.Shuffle(len(mm.todo), func(i, j int) { mm.todo[i], mm.todo[j] = mm.todo[j], mm.todo[i] })
-			mm.left = time.Now()
+			mm.left, mm.table = time.Now(), slices.Clone(m.live[:2])
 			m.gone = append(m.gone, mm)
 			m.logf("leave %d with %d", mm.id, len(mm.todo))
 		case 9: // a step of a hand-over
 			if len(m.gone) > 0 && len(m.gone[0].todo) > 0 {
 				mm := m.gone[0]
-				m.offer(mm.todo[0])
+				m.handOver(mm, mm.todo[0])
 				mm.todo = mm.todo[1:]
 				if len(mm.todo) == 0 {
 					m.gone = m.gone[1:]

@@ -25,12 +25,9 @@ import (
 //
 // # Settled owners
 //
-// Olric's owner of a key asks the backup on every read, and takes the later of
-// the two. That is needed after members have changed, when an owner may not have
-// everything, or have something old. Once all has settled an owner that has an
-// entry has the latest one: the backup is written first, under a lock, and the
-// owner only if that succeeded. So there the question is answered here, with
-// "not found", which is to olric as if there were no other copy.
+// An owner that has an entry that is the latest one need not ask the backup, see
+// settled.go. There olric's question is answered here, with "not found", which is
+// to olric as if there were no other copy.
 type olricConn struct {
 	net.Conn // the stream
 	s        *Store
@@ -90,7 +87,7 @@ func (c *olricConn) Write(b []byte) (int, error) {
 			c.asked, c.length = append(c.asked[:0], b...), at
 			return len(b), nil
 		} else if kind, ok := callKind(b); ok {
-			if kind == CallBackup && c.in.settled.Load() && c.in.engine.hasAsOwner(b) {
+			if kind == CallBackup && c.in.settledTable() != nil && c.in.engine.hasAsOwner(b) {
 				c.answer = notFound
 				return len(b), nil
 			}
@@ -154,40 +151,54 @@ func (c *olricConn) askLength() error {
 	return nil
 }
 
-// call asks the other member, and by the stream where it says so. As the hellos
-// of a stream do, request and answer carry the sender's clock:
-//
-//	request: clock (8 bytes), length of the olric's name (1), the name, the command
-//	answer:  clock (8), the reply; or nothing
+// call asks the other member, and by the stream where it says so.
 func (c *olricConn) call() error {
 	wait := c.s.timings.read
 	if !c.deadline.IsZero() {
 		wait = min(wait, time.Until(c.deadline))
 	}
-	// Given up, and not out of time: that would count against the member, but it
-	// is its olric that is slow.
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	defer time.AfterFunc(wait, cancel).Stop()
-	request := make([]byte, 0, clockLen+1+len(c.name)+len(c.asked))
-	request = binary.BigEndian.AppendUint64(request, uint64(c.s.clock.now()))
-	request = append(request, byte(len(c.name)))
-	request = append(request, c.name...)
-	request = append(request, c.asked...)
-	answer, err := c.s.cfg.Call(ctx, c.boot, c.kind, request)
+	answer, err := c.s.ask(context.Background(), partOwner{c.name, c.boot}, c.kind, c.asked, wait)
 	if err != nil {
 		return errors.New(err.Error()) // see opaque
 	}
-	if len(answer) == 0 {
+	if answer == nil {
 		_, err = c.Conn.Write(c.asked)
 		return err
 	}
-	if len(answer) < clockLen {
-		return errRESP
-	}
-	c.s.observe(int64(binary.BigEndian.Uint64(answer)))
-	c.answer = answer[clockLen:]
+	c.answer = answer
 	return nil
+}
+
+// ask asks another member's olric by a call. It returns nil
+// where that has to be done by a stream. As the hellos of a stream do, request and
+// answer carry the sender's clock:
+//
+//	request: clock (8 bytes), length of the olric's name (1), the name, the command
+//	answer:  clock (8), the reply; or nothing
+func (s *Store) ask(ctx context.Context, to partOwner, kind CallKind, command []byte, wait time.Duration) ([]byte, error) {
+	if s.cfg.Call == nil {
+		return nil, nil
+	}
+	// Given up, and not out of time: that would count against the member, but it
+	// is its olric that is slow.
+	bounded, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	defer time.AfterFunc(wait, cancel).Stop()
+	request := make([]byte, 0, clockLen+1+len(to.name)+len(command))
+	request = binary.BigEndian.AppendUint64(request, uint64(s.clock.now()))
+	request = append(request, byte(len(to.name)))
+	request = append(request, to.name...)
+	request = append(request, command...)
+	answer, err := s.cfg.Call(bounded, to.boot, kind, request)
+	if err != nil || len(answer) == 0 {
+		return nil, err
+	}
+	if len(answer) < clockLen {
+		return nil, errRESP
+	}
+	s.observe(int64(binary.BigEndian.Uint64(answer)))
+	return answer[clockLen:], nil
 }
 
 // ServeCall answers another member's [Config.Call]. An empty answer asks for the

@@ -29,7 +29,19 @@ type shard struct {
 	m     map[uint64]envelope
 	bytes int64
 	part  int // the partition whose entries it has had, -1: none yet
+	// moved are entries that are another member's now. They are still found for
+	// movedFor, though neither counted nor moved again: who asks both members for
+	// a key may ask the other one before the entry came there and this one after
+	// it went. A key that was deleted would look like one that never was.
+	moved map[uint64]movedEntry
 }
+
+type movedEntry struct {
+	envelope
+	until int64 // on the clock
+}
+
+const movedFor = int64(2 * time.Second)
 
 // entryOverhead is about what a map entry costs beyond the envelope's bytes.
 const entryOverhead = 64
@@ -100,6 +112,7 @@ func (s *shard) put(hkey uint64, e envelope) {
 	if ok {
 		s.grow(-size(cur))
 	}
+	delete(s.moved, hkey)
 	s.m[hkey] = e
 	s.grow(size(e))
 	s.makeRoomLocked(hkey)
@@ -152,11 +165,31 @@ func (s *shard) removeLocked(hkey uint64) {
 func (s *shard) get(hkey uint64) envelope {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	e := s.m[hkey]
-	if e == nil || e.expires() <= s.engine.clock.now() {
+	now := s.engine.clock.now()
+	e, ok := s.m[hkey]
+	if !ok && s.moved[hkey].until > now {
+		e = s.moved[hkey].envelope
+	}
+	if e == nil || e.expires() <= now {
 		return nil
 	}
 	return e
+}
+
+// drop removes what another member has now, where it is still of that version.
+func (s *shard) drop(versions map[uint64]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until := s.engine.clock.now() + movedFor
+	for hkey, version := range versions {
+		if e, ok := s.m[hkey]; ok && e.version() == version {
+			s.removeLocked(hkey)
+			if s.moved == nil {
+				s.moved = make(map[uint64]movedEntry)
+			}
+			s.moved[hkey] = movedEntry{e, until}
+		}
+	}
 }
 
 // reap removes what has expired, and what is too much.
@@ -168,6 +201,14 @@ func (s *shard) reap() {
 		if e.expires() <= now {
 			s.removeLocked(hkey)
 		}
+	}
+	for hkey, e := range s.moved {
+		if e.until <= now {
+			delete(s.moved, hkey)
+		}
+	}
+	if len(s.moved) == 0 {
+		s.moved = nil
 	}
 	s.makeRoomLocked(0)
 }

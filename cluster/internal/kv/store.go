@@ -199,6 +199,7 @@ func (s *Store) Stats() Stats {
 		st.Entries = in.engine.entries()
 		st.Bytes = in.engine.bytes.Load()
 		st.EvictedLive = in.engine.evictedLive.Load()
+		st.Settled = in.settledTable() != nil
 	}
 	return st
 }

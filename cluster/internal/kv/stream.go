@@ -139,11 +139,8 @@ func (s *Store) dialName(ctx context.Context, in *instance, addr string) (net.Co
 	conn := &olricConn{s: s, in: in, boot: s.cfg.Boot, name: addr}
 	var err error
 	if addr == in.name {
-		conn.Conn, err = in.dialServer(ctx, s.timings.dial)
-	} else {
-		conn.boot, conn.Conn, err = s.dialOlric(ctx, addr)
-	}
-	if err == nil {
+		conn.Conn, err = s.dialOwn(ctx, in)
+	} else if conn.boot, conn.Conn, err = s.dialOlric(ctx, addr); err == nil {
 		conn.Conn, err = in.keep(conn.Conn)
 	}
 	if err != nil {
@@ -174,6 +171,34 @@ func (s *Store) dialOlric(ctx context.Context, name string) (boot uint64, conn n
 		return 0, nil, fmt.Errorf("kv: olric %s: %w", name, err)
 	}
 	return boot, conn, nil
+}
+
+// dialOwn connects an instance's client to its own server, by what serves other
+// members' streams.
+func (s *Store) dialOwn(ctx context.Context, in *instance) (net.Conn, error) {
+	server, err := in.openServer(ctx, s.timings.dial)
+	if err != nil {
+		return nil, err
+	}
+	here, there := net.Pipe()
+	kept, err := in.keep(here)
+	if err != nil || !s.spawn(func() {
+		defer there.Close()
+		d := direct{answers: answers{in: in}, r: bufio.NewReader(there), w: bufio.NewWriter(there), server: server}
+		_ = d.serve(s.ctx, s) // the end of the connection is an error too
+	}) {
+		return nil, errors.Join(err, server.Close(), here.Close(), there.Close(), ErrClosed)
+	}
+	return kept, nil
+}
+
+// openServer is dialServer, for a connection that is closed with the instance.
+func (in *instance) openServer(ctx context.Context, limit time.Duration) (net.Conn, error) {
+	conn, err := in.dialServer(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	return in.keep(conn)
 }
 
 // dialServer connects to this instance's own server and logs in: clients here

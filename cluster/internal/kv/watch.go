@@ -150,7 +150,6 @@ func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 			members = in.members()
 			if !slices.Equal(before, members) {
 				changed = now
-				in.settled.Store(false)
 			}
 			if slices.ContainsFunc(before, func(m string) bool { return !slices.Contains(members, m) }) {
 				lost = now
@@ -160,14 +159,16 @@ func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 				s.copyAll(ctx, in.dmap, in.engine, 1)
 				changed = time.Now() // the others take as long, about
 			}
-			in.settled.Store(lost.IsZero() && now.Sub(changed) >= s.timings.trust)
+			if t := in.table.Load(); t != nil {
+				t.settled.Store(lost.IsZero() && now.Sub(changed) >= s.timings.trust && now.Sub(t.since) >= s.timings.trust)
+			}
 		}
 	}
 }
 
 // probe asks for a key that isn't there, of another partition each time.
 func (s *Store) probe(ctx context.Context) {
-	_, _ = s.fetch(ctx, "\x00probe\x00"+strconv.FormatUint(rand.Uint64(), 36))
+	_, _ = s.fetchByOlric(ctx, s.timings.call, "\x00probe\x00"+strconv.FormatUint(rand.Uint64(), 36))
 }
 
 // mustJoinOthers tells whether a live member runs an olric that is in another
