@@ -162,9 +162,7 @@ func TestDeleteThroughLeave(t *testing.T) {
 	n.fill(a, count)
 	since := a.Now()
 	for i := range count {
-		if err := b.Delete(ctx, key(i)); err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, 5*time.Second, func() error { return b.Delete(ctx, key(i)) })
 	}
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
