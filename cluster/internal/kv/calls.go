@@ -10,8 +10,8 @@ import (
 	"github.com/olric-data/olric"
 )
 
-// call runs f, which asks olric, for at most limit, on a goroutine of its own: olric's calls heed
-// no context and may wait for a lock.
+// call runs f, which asks olric, on a goroutine of its own, and waits for it for at
+// most limit: olric's calls heed no context and may wait for a lock.
 func call[T any](ctx context.Context, s *Store, limit time.Duration, f func(c *caller) (T, error)) (T, error) {
 	var none T
 	c := s.caller.Load()

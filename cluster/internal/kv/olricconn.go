@@ -169,9 +169,9 @@ func (c *olricConn) call() error {
 	return nil
 }
 
-// ask asks another member's olric by a call. It returns nil
-// where that has to be done by a stream. As the hellos of a stream do, request and
-// answer carry the sender's clock:
+// ask asks another member's olric by a call. It returns nil where that has to be
+// done by a stream. As the hellos of a stream do, request and answer carry the
+// sender's clock:
 //
 //	request: clock (8 bytes), length of the olric's name (1), the name, the command
 //	answer:  clock (8), the reply; or nothing
