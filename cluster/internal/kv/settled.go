@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/vmihailenco/msgpack/v5"
 )
 
@@ -33,8 +34,9 @@ import (
 
 // ownerTable is who owns what.
 type ownerTable struct {
-	push  uint64 // which of the tables that came it is
-	since time.Time
+	push  uint64    // which of the tables that came it is
+	sum   uint64    // of all owners and backups
+	since time.Time // from when on that was the same
 	// owners are by partition; one that has had others, who may still have
 	// something of it, has none.
 	owners [partitionCount]partOwner
@@ -68,7 +70,7 @@ func (in *instance) take(push uint64, payload []byte, bootOf func(name string) u
 	}
 	t.push, t.since = push, time.Now()
 	before := in.table.Load()
-	same := before != nil
+	same := before != nil && before.sum == t.sum
 	boots := make(map[string]uint64)
 	if before != nil {
 		for _, o := range before.owners {
@@ -97,7 +99,7 @@ func (in *instance) take(push uint64, payload []byte, bootOf func(name string) u
 func parseTable(payload []byte) (t *ownerTable, err error) {
 	defer recovered(&err)
 	type member struct{ Name string }
-	var routes map[uint64]struct{ Owners []member }
+	var routes map[uint64]struct{ Owners, Backups []member }
 	if err := msgpack.Unmarshal(payload, &routes); err != nil {
 		return nil, fmt.Errorf("kv: olric's table: %w", err)
 	}
@@ -105,6 +107,7 @@ func parseTable(payload []byte) (t *ownerTable, err error) {
 		return nil, fmt.Errorf("kv: olric's table has %d partitions: want %d", len(routes), partitionCount)
 	}
 	t = new(ownerTable)
+	sum := xxhash.New()
 	for part := range t.owners {
 		r, ok := routes[uint64(part)]
 		if !ok || len(r.Owners) == 0 {
@@ -113,7 +116,14 @@ func parseTable(payload []byte) (t *ownerTable, err error) {
 		if len(r.Owners) == 1 {
 			t.owners[part].name = r.Owners[0].Name
 		}
+		for _, members := range [][]member{r.Owners, r.Backups} {
+			for _, m := range members {
+				_, _ = sum.WriteString(m.Name + " ")
+			}
+			_, _ = sum.WriteString("\n")
+		}
 	}
+	t.sum = sum.Sum64()
 	return t, nil
 }
 

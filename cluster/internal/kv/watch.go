@@ -128,8 +128,10 @@ func (s *Store) watchInstance(ctx context.Context, in *instance) string {
 }
 
 // repairCopies offers the others what the olric before this one held, and then,
-// each time that members were lost and their number has been stable for a
-// while, what this one holds: so that everything has two copies again.
+// each time that members were lost and their number has been stable for a while,
+// what this one holds: so that everything has two copies again. Where the table
+// of who owns what was still changing then, it does so once more when that has
+// been the same for a while.
 func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 	if rest != nil {
 		limited, cancel := context.WithTimeout(ctx, keepFor)
@@ -140,7 +142,8 @@ func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 	defer ticker.Stop()
 	members := in.members()
 	changed := time.Now()
-	var lost time.Time // zero: nothing to do
+	var lost time.Time
+	var due, again bool // copies are to be made good; were, by a table that was new
 	for {
 		select {
 		case <-ctx.Done():
@@ -152,15 +155,17 @@ func (s *Store) repairCopies(ctx context.Context, in *instance, rest *engine) {
 				changed = now
 			}
 			if slices.ContainsFunc(before, func(m string) bool { return !slices.Contains(members, m) }) {
-				lost = now
+				lost, due, again = now, true, false
 			}
-			if !lost.IsZero() && now.Sub(lost) >= s.timings.settle {
-				lost = time.Time{}
+			t := in.table.Load()
+			same := t != nil && now.Sub(t.since) >= s.timings.settle
+			if due && now.Sub(lost) >= s.timings.settle || again && same {
+				due, again = false, !same
 				s.copyAll(ctx, in.dmap, in.engine, 1)
 				changed = time.Now() // the others take as long, about
 			}
-			if t := in.table.Load(); t != nil {
-				t.settled.Store(lost.IsZero() && now.Sub(changed) >= s.timings.trust && now.Sub(t.since) >= s.timings.trust)
+			if t != nil {
+				t.settled.Store(!due && !again && now.Sub(changed) >= s.timings.trust && now.Sub(t.since) >= s.timings.trust)
 			}
 		}
 	}
