@@ -96,7 +96,7 @@ func spender(doors ...ask) func(context.Context, string, int) (int64, error) {
 func contenders(o options) []contender {
 	var servers gubernators
 	return []contender{
-		&peerlimit{members: 3, tls: o.tls},
+		&peerlimit{members: 3, tls: o.tls, quick: o.quick},
 		&peerlimitHTTP{binary: o.node, tls: o.tls},
 		&goredis{},
 		&rueidisClient{},

@@ -33,6 +33,7 @@ type member struct {
 	where  *whereTable
 	keys   *auth.Authenticator
 	values *cacheOfBytes
+	hasty  bool // it measures values at once
 }
 
 type cacheOfBytes = cache.Cache[[]byte]

@@ -143,7 +143,7 @@ func filler(ctx context.Context, f filling) (ask, func() error, error) {
 		if err != nil {
 			return nil, nil, errors.Join(err, node.Close())
 		}
-		m := &member{node: node, limits: limits}
+		m := &member{node: node, limits: limits, hasty: true}
 		if err := errors.Join(node.AwaitReady(ctx), m.awaitKV(ctx)); err != nil { // what it takes itself is no key's
 			return nil, nil, errors.Join(err, m.close())
 		}

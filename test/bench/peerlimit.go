@@ -20,6 +20,7 @@ import (
 type peerlimit struct {
 	members int // in all
 	tls     bool
+	quick   bool
 
 	own    *member
 	others []*child
@@ -52,6 +53,7 @@ func (p *peerlimit) launch(ctx context.Context) (err error) {
 	if p.own, err = startMember(ctx, s); err != nil {
 		return err
 	}
+	p.own.hasty = p.quick
 	s.Join = []string{p.own.node.Self().Gossip}
 	started := make([]*child, p.members-1)
 	failed := make([]error, len(started))

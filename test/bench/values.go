@@ -94,9 +94,9 @@ func (m *member) setAll(ctx context.Context, keys []string) error {
 // KV is measured: the others may have learned of the last one later.
 const settledFor = 2 * time.Second
 
-// awaitKV waits until values can be stored, and members have not changed for some
-// seconds: the store starts after the member, and asks two of them for a value at
-// first.
+// awaitKV waits until values can be stored: the store starts after the member. Unless
+// the member is hasty it also waits until members have not changed for some
+// seconds: before, two of them are asked for a value.
 func (m *member) awaitKV(ctx context.Context) error {
 	kv := m.node.KV()
 	var settled time.Time
@@ -105,7 +105,7 @@ func (m *member) awaitKV(ctx context.Context) error {
 		switch {
 		case errors.Is(err, cluster.ErrKVUnavailable):
 			kv.ResetBreaker()
-		case err != nil:
+		case err != nil || m.hasty:
 			return err
 		case settled.IsZero() && kv.Stats().Settled:
 			settled = time.Now()
