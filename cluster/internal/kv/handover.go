@@ -144,9 +144,7 @@ func (k *keeper) send(body []byte, n int) ([]byte, error) {
 	if err := k.conn.SetDeadline(time.Now().Add(batchWait)); err != nil {
 		return nil, err
 	}
-	command := fmt.Appendf(nil, "*3\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n$%d\r\n", len(keepEntries), keepEntries, len(k.role), k.role, len(body))
-	command = append(append(command, body...), crlf...)
-	if _, err := k.conn.Write(command); err != nil {
+	if _, err := k.conn.Write(appendCommand(nil, keepEntries, k.role, string(body))); err != nil {
 		return nil, err
 	}
 	line, err := k.r.ReadSlice('\n')

@@ -42,7 +42,7 @@ const (
 )
 
 var (
-	askLengths  = []byte("*1\r\n$17\r\n" + allLengths + "\r\n")
+	askLengths  = appendCommand(nil, allLengths)
 	lengthsHead = fmt.Appendf(nil, "$%d\r\n", 2*partitionCount)
 )
 
